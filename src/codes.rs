@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "each code has its summary")]
 
-pub(crate) use afterload_core::codes::{CONFIG_INVALID, DEFINITION_INVALID, INTERNAL_ERROR, IO_ERROR, LISTEN_FAILED};
+pub(crate) use afterload_core::codes::{CONFIG_INVALID, DEFINITION_INVALID, INTERNAL_ERROR, LISTEN_FAILED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_engine::codes::QUEUES_INVALID;
 #[cfg(test)]

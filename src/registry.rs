@@ -117,7 +117,7 @@ mod tests {
         5:14 unknown value `enm`
         6:14 a column of type `enum` needs `values`
         7:6 expected a map, found the number 5
-        8:11 `120%` is not a share; expected a percentage such as `5%`
+        8:11 expected a share such as `5%` or `0.5%`, at most `100%`, found the text `120%`
         9:8 `chunk` must be from 1 to 100000
         10:11 unknown encoding `klingon`
         ");

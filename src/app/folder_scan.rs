@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use afterload_core::error::Result;
-use afterload_pipeline::folder::{self, CompileResult, PipelineFolder};
+use afterload_pipeline::folder::{self, CompileResult, PipelineFolder, UnreadableDefinition};
 use afterload_pipeline::{StepCatalog, ValidationContext};
 
 /// How long a file must be unchanged before it is read.
@@ -50,7 +50,7 @@ struct TrackedFile {
     /// True if that state has been read.
     settled: bool,
     /// The text when it was last read.
-    text: Option<std::result::Result<String, String>>,
+    text: Option<std::result::Result<String, UnreadableDefinition>>,
     compiled: Option<CompileResult>,
 }
 

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use crate::codes;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files, folder};
+use afterload_pipeline::folder::{self, UnreadableDefinition};
+use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
 /// How many problems with the same message are shown per file.
@@ -108,16 +109,10 @@ fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn check_file(path: &Path, kinds: &StepCatalog, around: &ValidationContext) -> CheckedFile {
     let file = path.display().to_string();
-    let failed = |problem: Diagnostic| (String::new(), vec![problem], Vec::new());
-    let start = SourceSpan { line: 1, col: 1, offset: 0, len: 0 };
-    let (text, problems, warnings) = match std::fs::read(path).map(String::from_utf8) {
-        Err(error) => failed(Diagnostic::new(codes::IO_ERROR, start, format!("the file cannot be read: {error}"))),
-        Ok(Err(error)) => {
-            let at = error.utf8_error().valid_up_to();
-            let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
-            failed(Diagnostic::new(codes::DEFINITION_INVALID, start, message))
-        }
-        Ok(Ok(text)) => {
+    let bytes = std::fs::read(path).map_err(|error| UnreadableDefinition::from_io(&error));
+    let (text, problems, warnings) = match bytes.and_then(folder::decode_definition) {
+        Err(unreadable) => (String::new(), vec![unreadable.into_diagnostic()], Vec::new()),
+        Ok(text) => {
             let (name, folder) = (path.file_name().and_then(|name| name.to_str()), path.parent());
             match compile_with_sql_files(name, &text, folder.unwrap_or(Path::new("")), kinds, around) {
                 Ok((pipeline, _)) => (text, Vec::new(), pipeline.warnings),

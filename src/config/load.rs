@@ -11,6 +11,7 @@ use super::environment::{overlay_variables, substitute_variables};
 use super::{CheckpointMode, Config, ConnectionConfig, Secret};
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_core::text::decode_utf8;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, YamlNode, YamlValue};
 
 /// The default configuration file.
@@ -80,11 +81,14 @@ impl Config {
 }
 
 fn read_config_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::new(codes::CONFIG_NOT_FOUND, format!("there is no file `{}`", path.display()))
         }
         _ => Error::from(error).context(format!("reading `{}`", path.display())),
+    })?;
+    decode_utf8(bytes).map_err(|fault| {
+        Error::new(codes::CONFIG_INVALID, format!("`{}`: {fault}", path.display())).with_hint(fault.hint())
     })
 }
 
@@ -256,6 +260,16 @@ limits: { http: { total: 0s } }
         ] {
             assert!(error.message().contains(fault), "{fault}: {error}");
         }
+    }
+
+    #[test]
+    fn file_that_is_not_utf8_names_its_first_wrong_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("afterload.yaml");
+        std::fs::write(&path, b"data: caf\xe9\n").unwrap();
+        let error = read_config_file(&path).expect_err("not UTF-8");
+        assert_eq!((error.code(), error.hint_text()), (codes::CONFIG_INVALID, Some("save it as UTF-8")));
+        assert!(error.message().contains("the file is not UTF-8; byte 9 is the first that is wrong"), "{error}");
     }
 
     #[test]

@@ -221,6 +221,41 @@ fn valid_file_compiles_to_a_plan() {
 }
 
 #[test]
+fn event_names_are_checked_by_type_of_trigger() {
+    let cron = "  - { type: cron, schedule: '@daily', timezone: Europe/Paris }\n";
+    let s3 = "  - { type: s3, bucket: uploads }\n";
+    let both = format!("{cron}{s3}");
+    let any = format!("{cron}  - {{ type: event, name: tick }}\n");
+    let cases = [
+        (cron, "date", true),
+        (cron, "local_time", true),
+        (cron, "timezone", true),
+        (cron, "time", true),
+        (cron, "dat", false),
+        (cron, "key", false),
+        (s3, "date", false),
+        (both.as_str(), "date", true),
+        (both.as_str(), "key", true),
+        (both.as_str(), "dat", false),
+        (any.as_str(), "anything", true),
+    ];
+    for (triggers, field, known) in cases {
+        let text = format!(
+            "name: p\ntriggers:\n{triggers}steps:\n  - {{ id: one, uses: note, with: {{ a: \"${{{{ event.{field} }}}}\" }} }}\n"
+        );
+        let result = compile_definition(None, &text, &kinds(), &around());
+        let problems: Vec<_> = result.err().unwrap_or_default().into_iter().map(|problem| problem.message).collect();
+        let expected = if known { Vec::new() } else { vec![format!("`event` has no `{field}`")] };
+        assert_eq!(problems, expected, "{text}");
+    }
+    let text = "name: p\ntriggers:\n  - { type: cron, schedule: '@daily', with: { day: \"${{ event.dat }}\" } }\n\
+                params: { day: { type: date } }\nsteps: [{ id: one, uses: note }]\n";
+    let problems = compile_definition(None, text, &kinds(), &around()).expect_err("no such field");
+    assert_eq!(problems[0].message, "`event` has no `dat`");
+    assert_eq!(problems[0].hint.as_deref(), Some("did you mean `date`?"));
+}
+
+#[test]
 fn empty_folder_is_a_failure() {
     let empty = tempfile::tempdir().expect("a folder");
     for format in [CheckFormat::Text, CheckFormat::Json] {
@@ -259,6 +294,18 @@ fn output_for_hostile_files_is_limited() {
     std::fs::write(&file, "name: bomb\nparams: { a: { type: string, pattern: '(' } }\n").expect("a file");
     let (text, _) = check(vec![file], CheckFormat::Text);
     assert!(text.contains("not a regular expression: unclosed group\n"), "{text}");
+}
+
+#[test]
+fn file_that_is_not_utf8_names_its_first_wrong_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("latin.yaml");
+    std::fs::write(&file, b"name: caf\xe9\n").expect("a file");
+    let (text, success) = check(vec![file.clone()], CheckFormat::Text);
+    assert!(!success && text.contains("the file is not UTF-8; byte 9 is the first that is wrong"), "{text}");
+    assert!(text.contains("save it as UTF-8"), "{text}");
+    std::fs::write(&file, b"\xff\xfen\0").expect("a file");
+    assert!(check(vec![file], CheckFormat::Text).0.contains("UTF-16"));
 }
 
 #[test]

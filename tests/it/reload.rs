@@ -12,6 +12,7 @@ use crate::support::{Database, Place, TestApp, both, eventually, kinds};
 both!(
     pipeline_is_live_while_its_file_exists,
     invalid_file_is_refused_and_old_version_stays_live,
+    file_that_is_not_utf8_is_refused_and_old_version_stays_live,
     polling_detects_changes_without_file_events,
     run_keeps_its_definition,
     other_service_on_same_database_shows_published_pipelines
@@ -103,6 +104,32 @@ async fn invalid_file_is_refused_and_old_version_stays_live(database: Database) 
     std::fs::write(template.join("subject.txt"), "Hello").unwrap();
     std::fs::write(template.join("body.txt"), "You").unwrap();
     live(&app, "m", mail).await;
+    app.finish().await;
+}
+
+/// A character of another encoding must not become part of the live definition in its place.
+async fn file_that_is_not_utf8_is_refused_and_old_version_stays_live(database: Database) {
+    let app = TestApp::builder(database).pipeline("p", &yaml("p", 1)).start().await;
+    let path = app.config.pipelines.join("p.yaml");
+    let latin1 = [yaml("p", 2).as_bytes(), b"description: caf\xe9\n"].concat();
+    let utf16: Vec<u8> = "\u{feff}name: p\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let wrong_byte = yaml("p", 2).len() + "description: caf".len();
+    for (bytes, at, hint) in [(latin1, wrong_byte, "save it as UTF-8"), (utf16, 0, "UTF-16")] {
+        std::fs::write(&path, bytes).unwrap();
+        let message = format!("the file is not UTF-8; byte {at} is the first that is wrong");
+        let problem = eventually("a refusal", async || {
+            let problem = catalogue(&app).await["refused"][0]["problems"][0].clone();
+            (problem["message"] == message).then_some(problem)
+        })
+        .await;
+        assert_eq!(problem["code"], "definition_invalid");
+        assert!(problem["hint"].as_str().unwrap().contains(hint), "{problem}");
+        live(&app, "p", &yaml("p", 1)).await;
+    }
+    assert_eq!(app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["value"], 1);
+    std::fs::write(&path, yaml("p", 3)).unwrap();
+    live(&app, "p", &yaml("p", 3)).await;
+    assert!(refused(&app).await.is_empty());
     app.finish().await;
 }
 

@@ -32,6 +32,17 @@ fn sql_file_text_becomes_part_of_the_definition() {
 }
 
 #[test]
+fn sql_file_that_is_not_utf8_is_refused_with_its_first_wrong_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("one.sql"), b"SELECT 'caf\xe9' AS one").expect("a file");
+    let text = "name: p\nsteps:\n  - { id: r, uses: report.query, with: { sql_file: one.sql, format: csv } }\n";
+    let problems = loaded(folder.path(), text).expect_err("not UTF-8");
+    let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+    assert_eq!(problem.message, "`one.sql`: the file is not UTF-8; byte 11 is the first that is wrong");
+    assert_eq!(problem.hint.as_deref(), Some("save it as UTF-8"));
+}
+
+#[test]
 fn errors_keep_their_original_span() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("good.sql"), "SELECT\n1 AS é").expect("a file");

@@ -6,6 +6,7 @@ use crate::support::{Database, TestApp, both, eventually, log_of};
 
 both!(
     delay_postpones_the_step,
+    wrong_duration_of_a_wait_says_what_is_expected,
     wait_ends_on_time_and_holds_no_worker,
     matching_event_resumes_the_waiting_step,
     event_before_the_wait_counts,
@@ -59,7 +60,24 @@ steps:
     let run = app.run("p", json!({ "pause": "soon" })).await;
     app.step_is(&run, "two", "failed").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
-    assert_eq!(app.ended(&run).await["steps"][1]["error"]["code"], "delay_invalid");
+    let error = app.ended(&run).await["steps"][1]["error"].clone();
+    assert_eq!(error["code"], "delay_invalid");
+    assert!(error["message"].as_str().unwrap().contains("expected a duration"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("`30s`"), "{error}");
+    app.finish().await;
+}
+
+async fn wrong_duration_of_a_wait_says_what_is_expected(database: Database) {
+    let yaml = "
+params: { pause: { type: string } }
+steps: [{ id: one, uses: wait, with: { for: \"${{ params.pause }}\" } }]
+";
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("p", json!({ "pause": "soon" })).await;
+    let error = &run["steps"][0]["error"];
+    assert_eq!(error["code"], "with_invalid", "{run}");
+    assert!(error["message"].as_str().unwrap().contains("`for`: expected a duration, found text"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("`30s`, `10m`, `2h`, `7d` or `1w`"), "{error}");
     app.finish().await;
 }
 

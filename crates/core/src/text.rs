@@ -1,6 +1,7 @@
 //! Texts from outside: what no database stores, and how much of a text a message repeats.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::codes;
 use crate::error::{Error, Result};
@@ -45,9 +46,61 @@ pub fn shorten_text(text: &str, max_chars: usize) -> Cow<'_, str> {
     }
 }
 
+/// A file that is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUtf8 {
+    /// The offset of the first wrong byte.
+    pub offset: usize,
+    /// True if the file begins with the byte order mark of UTF-16.
+    pub is_utf16: bool,
+}
+
+impl NotUtf8 {
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self.is_utf16 {
+            true => "it begins like UTF-16, as some editors on Windows write it: save it as UTF-8",
+            false => "save it as UTF-8",
+        }
+    }
+}
+
+impl fmt::Display for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the file is not UTF-8; byte {} is the first that is wrong", self.offset)
+    }
+}
+
+impl std::error::Error for NotUtf8 {}
+
+/// Decodes the bytes of a file. Nothing is replaced, because a file with other characters than its author wrote means
+/// something else.
+///
+/// # Errors
+/// The position of the first wrong byte.
+pub fn decode_utf8(bytes: Vec<u8>) -> std::result::Result<String, NotUtf8> {
+    String::from_utf8(bytes).map_err(|error| NotUtf8 {
+        offset: error.utf8_error().valid_up_to(),
+        is_utf16: [[0xff_u8, 0xfe], [0xfe, 0xff]].iter().any(|mark| error.as_bytes().starts_with(mark)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_not_utf8_have_their_position() {
+        assert_eq!(decode_utf8("\u{feff}é".into()).as_deref(), Ok("\u{feff}é"));
+        let latin1 = decode_utf8(b"name: caf\xe9\n".to_vec()).unwrap_err();
+        assert_eq!(latin1, NotUtf8 { offset: 9, is_utf16: false });
+        assert_eq!(latin1.to_string(), "the file is not UTF-8; byte 9 is the first that is wrong");
+        for bytes in [b"\xff\xfea\0".to_vec(), b"\xfe\xff\0a".to_vec()] {
+            let utf16 = decode_utf8(bytes).unwrap_err();
+            assert_eq!(utf16, NotUtf8 { offset: 0, is_utf16: true });
+            assert!(utf16.hint().contains("UTF-16"));
+        }
+    }
 
     #[test]
     fn nul_is_found_in_json_and_its_spelling_is_not_mistaken() {

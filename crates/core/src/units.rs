@@ -1,12 +1,34 @@
 //! Durations (`30s`, `10m`, `2h`, `7d`, `1w`), sizes (`20mb`) and percentages (`5%`) as users write them.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::de::{Error as _, Unexpected};
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A quantity that users write as text.
+pub trait Quantity: FromStr<Err = UnexpectedQuantity> {
+    /// What is expected, with examples.
+    const EXPECTED: &'static str;
+}
+
+/// The text is not the quantity that is expected. The message quotes nothing of the text, which may hold a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnexpectedQuantity {
+    /// What is expected, with examples.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for UnexpectedQuantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.expected)
+    }
+}
+
+impl std::error::Error for UnexpectedQuantity {}
 
 /// A length of time: a whole number and one of `ms s m h d w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
@@ -25,20 +47,23 @@ impl HumanDuration {
     }
 }
 
-impl FromStr for HumanDuration {
-    type Err = String;
+impl Quantity for HumanDuration {
+    const EXPECTED: &'static str = "a duration such as `30s`, `10m`, `2h`, `7d` or `1w`";
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for HumanDuration {
+    type Err = UnexpectedQuantity;
+
+    fn from_str(text: &str) -> Result<Self, UnexpectedQuantity> {
         let (number, unit) = split_unit(text);
         let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-        match (number.parse::<u64>().ok(), factor) {
-            (Some(number), Some(factor)) => match number.checked_mul(factor) {
-                Some(millis) if millis <= i64::MAX as u64 => Ok(Self(std::time::Duration::from_millis(millis))),
-                _ => Err(format!("`{text}` is too long a duration")),
-            },
-            _ => Err(format!(
-                "`{text}` is not a duration; expected a whole number and a unit such as `30s`, `10m`, `2h`, `7d` or `1w`"
-            )),
+        let (Some(factor), true) = (factor, is_whole_number(number)) else {
+            return Err(UnexpectedQuantity { expected: Self::EXPECTED });
+        };
+        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        match millis {
+            Some(millis) if millis <= i64::MAX as u64 => Ok(Self(std::time::Duration::from_millis(millis))),
+            _ => Err(UnexpectedQuantity { expected: "a shorter duration such as `1w`" }),
         }
     }
 }
@@ -60,10 +85,14 @@ impl fmt::Display for HumanDuration {
 #[schemars(transparent)]
 pub struct ByteSize(#[schemars(with = "String", regex(pattern = r"^[0-9]+ *(b|kb|mb|gb)?$"))] pub u64);
 
-impl FromStr for ByteSize {
-    type Err = String;
+impl Quantity for ByteSize {
+    const EXPECTED: &'static str = "a size such as `64kb`, `20mb` or `2gb`";
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for ByteSize {
+    type Err = UnexpectedQuantity;
+
+    fn from_str(text: &str) -> Result<Self, UnexpectedQuantity> {
         let (number, unit) = split_unit(text);
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => Some(0),
@@ -72,10 +101,11 @@ impl FromStr for ByteSize {
             "gb" => Some(30),
             _ => None,
         };
-        let size = number.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
-        size.map(Self).ok_or_else(|| {
-            format!("`{text}` is not a size; expected a whole number and a unit such as `64kb`, `20mb` or `2gb`")
-        })
+        let (Some(shift), true) = (shift, is_whole_number(number)) else {
+            return Err(UnexpectedQuantity { expected: Self::EXPECTED });
+        };
+        let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        size.map(Self).ok_or(UnexpectedQuantity { expected: "a smaller size such as `2gb`" })
     }
 }
 
@@ -94,15 +124,17 @@ impl fmt::Display for ByteSize {
 #[schemars(transparent)]
 pub struct Percentage(#[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?%$"))] pub f64);
 
-impl FromStr for Percentage {
-    type Err = String;
+impl Quantity for Percentage {
+    const EXPECTED: &'static str = "a share such as `5%` or `0.5%`, at most `100%`";
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Percentage {
+    type Err = UnexpectedQuantity;
+
+    fn from_str(text: &str) -> Result<Self, UnexpectedQuantity> {
         let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-        match percent {
-            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent / 100.0)),
-            _ => Err(format!("`{text}` is not a share; expected a percentage such as `5%`")),
-        }
+        let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+        percent.map(|percent| Self(percent / 100.0)).ok_or(UnexpectedQuantity { expected: Self::EXPECTED })
     }
 }
 
@@ -138,6 +170,25 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim())
 }
 
+fn is_whole_number(digits: &str) -> bool {
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Reads a quantity, so that every error says what is expected.
+struct QuantityVisitor<T>(PhantomData<T>);
+
+impl<T: Quantity> Visitor<'_> for QuantityVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(|fault: UnexpectedQuantity| E::invalid_value(Unexpected::Str(text), &fault.expected))
+    }
+}
+
 macro_rules! impl_serde_as_text {
     ($($name:ident),*) => {$(
         impl Serialize for $name {
@@ -147,8 +198,7 @@ macro_rules! impl_serde_as_text {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(QuantityVisitor::<Self>(PhantomData))
             }
         }
     )*};

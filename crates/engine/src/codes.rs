@@ -22,7 +22,8 @@ pub const CONCURRENCY_SKIPPED: ErrorCode = ErrorCode::stopped(
 .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room");
 pub const DEFINITION_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("definition_not_found", "The stored definition of the run is missing");
-pub const DELAY_INVALID: ErrorCode = ErrorCode::permanent("delay_invalid", "The delay of a step is not valid");
+pub const DELAY_INVALID: ErrorCode = ErrorCode::permanent("delay_invalid", "The delay of a step is not valid")
+    .with_hint("give `delay` a value such as `30s`, `10m`, `2h`, `7d` or `1w`");
 pub const ITEMS_INVALID: ErrorCode = ErrorCode::permanent("items_invalid", "The `items` of `for_each` are not a list");
 pub const PIPELINE_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("pipeline_not_found", "There is no such pipeline").with_status(404);

@@ -13,6 +13,7 @@ mod message;
 mod outbox;
 mod plain_text;
 mod smtp;
+mod template_source;
 mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};

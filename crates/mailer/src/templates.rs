@@ -3,37 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::template_source::{BUILTIN_TEMPLATES, find_wrong_encoding, load_source, unreadable_error};
 use super::{MailContent, inline_css, plain_text, to_single_line};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;
 use afterload_spanned_yaml as yaml;
-
-/// The built-in templates. A folder of the same name in the configured place replaces a template completely, so that no
-/// user's HTML is sent beside the built-in text.
-const BUILTIN_TEMPLATES: [(&str, &str); 13] = [
-    ("layout.html", include_str!("../../../templates/email/layout.html")),
-    ("import_done/subject.txt", include_str!("../../../templates/email/import_done/subject.txt")),
-    ("import_done/body.txt", include_str!("../../../templates/email/import_done/body.txt")),
-    ("import_done/body.html", include_str!("../../../templates/email/import_done/body.html")),
-    ("import_done/preview.yaml", include_str!("../../../templates/email/import_done/preview.yaml")),
-    ("run_failed/subject.txt", include_str!("../../../templates/email/run_failed/subject.txt")),
-    ("run_failed/body.txt", include_str!("../../../templates/email/run_failed/body.txt")),
-    ("run_failed/body.html", include_str!("../../../templates/email/run_failed/body.html")),
-    ("run_failed/preview.yaml", include_str!("../../../templates/email/run_failed/preview.yaml")),
-    ("sales_report/subject.txt", include_str!("../../../templates/email/sales_report/subject.txt")),
-    ("sales_report/body.txt", include_str!("../../../templates/email/sales_report/body.txt")),
-    ("sales_report/body.html", include_str!("../../../templates/email/sales_report/body.html")),
-    ("sales_report/preview.yaml", include_str!("../../../templates/email/sales_report/preview.yaml")),
-];
 
 /// The instruction limit of the template engine per mail; a loop over a few thousand rows needs about ten thousand.
 const MAIL_TEMPLATE_FUEL: u64 = 1_000_000;
@@ -66,7 +48,11 @@ impl MailTemplates {
             match env.get_template(&path) {
                 Ok(_) => files.push(file),
                 Err(error) if error.kind() == ErrorKind::TemplateNotFound => {}
-                Err(error) => return Some(self.invalid_error(&path, &error).message().to_owned()),
+                Err(error) => {
+                    let error = self.invalid_error(&path, &error);
+                    let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    return Some(format!("{}{hint}", error.message()));
+                }
             }
         }
         match files.as_slice() {
@@ -86,7 +72,7 @@ impl MailTemplates {
     ) -> Result<MailContent> {
         let has = |file: &str| match load_source(&self.folder, &format!("{name}/{file}")) {
             Ok(found) => Ok(found.is_some()),
-            Err(error) => Err(Error::from(error).context(format!("reading `{file}` of mail template `{name}`"))),
+            Err(error) => Err(unreadable_error(error, format!("reading `{file}` of mail template `{name}`"))),
         };
         if name.contains('/') || !has("subject.txt")? {
             return Err(self.not_found_error(name));
@@ -149,7 +135,7 @@ impl MailTemplates {
         let path = format!("{name}/preview.yaml");
         let file = self.folder.join(&path);
         let text = load_source(&self.folder, &path)
-            .map_err(|error| Error::from(error).context(format!("reading `{}`", file.display())))?;
+            .map_err(|error| unreadable_error(error, format!("reading `{}`", file.display())))?;
         let invalid = |line: usize, why: &str| {
             Error::new(codes::MAIL_TEMPLATE_INVALID, format!("{}:{line}: {why}", file.display()))
                 .with_hint("write names with values, such as `rows: 10`")
@@ -174,6 +160,9 @@ impl MailTemplates {
     }
 
     fn invalid_error(&self, path: &str, error: &minijinja::Error) -> Error {
+        if let Some(fault) = find_wrong_encoding(error) {
+            return fault.to_error();
+        }
         // The innermost error names the file with the fault, not the file that includes it.
         let mut innermost = error;
         while let Some(inner) = std::error::Error::source(innermost).and_then(|inner| inner.downcast_ref()) {
@@ -204,23 +193,10 @@ fn number_filter(value: minijinja::Value) -> minijinja::Value {
     format!("{sign}{}", group_digits(number.unsigned_abs())).into()
 }
 
-/// The text of `NAME/file`, or of a file beside the templates. `None` if it is neither there nor built in.
-fn load_source(folder: &Path, path: &str) -> io::Result<Option<String>> {
-    if path.is_empty() || !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-        return Ok(None);
-    }
-    match fs::read_to_string(folder.join(path)) {
-        Ok(text) => return Ok(Some(text)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(error),
-    }
-    let replaced = path.split_once('/').is_some_and(|(name, _)| folder.join(name).is_dir());
-    Ok(BUILTIN_TEMPLATES.iter().find(|(name, _)| !replaced && *name == path).map(|(_, text)| (*text).to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     use serde_json::json;
 
@@ -345,6 +321,25 @@ mod tests {
             assert_eq!((error.code().name(), error.is_transient()), ("mail_template_invalid", false));
             assert!(error.message().contains(place), "{error}");
         }
+    }
+
+    #[test]
+    fn file_that_is_not_utf8_is_refused_with_its_first_wrong_byte() {
+        let include = "{% include 'part.txt' %}";
+        for (wrong, body) in [("t/subject.txt", "B"), ("t/body.txt", "B"), ("part.txt", include)] {
+            let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", body), ("part.txt", "P")]);
+            fs::write(own.0.path().join(wrong), b"caf\xe9").unwrap();
+            let error = own.render("t", json!({})).unwrap_err();
+            assert_eq!((error.code().name(), error.is_transient()), ("mail_template_invalid", false));
+            let place = format!("{wrong}: the file is not UTF-8; byte 3 is the first that is wrong");
+            assert!(error.message().ends_with(&place), "{error}");
+            assert_eq!(error.hint_text(), Some("save it as UTF-8"));
+        }
+        let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", "B")]);
+        fs::write(own.0.path().join("t/body.txt"), b"\xff\xfeB\0").unwrap();
+        let faults = MailTemplates::new(own.0.path().into()).list_templates();
+        let fault = faults["t"].as_deref().unwrap();
+        assert!(fault.contains("byte 0 is the first that is wrong") && fault.contains("UTF-16"), "{fault}");
     }
 
     #[test]

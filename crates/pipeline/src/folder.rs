@@ -7,6 +7,7 @@ use super::{Pipeline, StepCatalog, ValidationContext, compile_with_sql_files};
 use crate::codes;
 use afterload_core::error::ErrorCode;
 use afterload_core::error::{Error, Result};
+use afterload_core::text::{NotUtf8, decode_utf8};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
 /// Reads at most this many bytes of a file. A larger file exceeds the definition limit anyway.
@@ -75,20 +76,67 @@ pub fn read_folder(folder: &Path, kinds: &StepCatalog, around: &ValidationContex
     ))
 }
 
+/// Why a file gives no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnreadableDefinition {
+    /// The reason, as a sentence.
+    Io(String),
+    /// The file is not UTF-8.
+    NotUtf8(NotUtf8),
+}
+
+impl UnreadableDefinition {
+    /// Describes an error of the file system.
+    pub fn from_io(error: &std::io::Error) -> Self {
+        Self::Io(format!("the file cannot be read: {error}"))
+    }
+
+    /// The problem, at the start of the file.
+    pub fn into_diagnostic(self) -> Diagnostic {
+        match self {
+            Self::Io(why) => diagnostic_at_start(codes::IO_ERROR, why),
+            Self::NotUtf8(fault) => {
+                diagnostic_at_start(codes::DEFINITION_INVALID, fault.to_string()).with_hint(fault.hint())
+            }
+        }
+    }
+}
+
 /// Reads the text of a file.
 ///
 /// # Errors
-/// The reason, as a sentence.
-pub fn read_definition(path: &Path) -> std::result::Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
+/// Why the file gives no text.
+pub fn read_definition(path: &Path) -> std::result::Result<String, UnreadableDefinition> {
+    let unreadable = |error: std::io::Error| UnreadableDefinition::from_io(&error);
     // Opening a FIFO would block until a writer opens it.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("it is not a file".into());
+        return Err(UnreadableDefinition::Io("it is not a file".into()));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_DEFINITION_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    if bytes.len() as u64 == MAX_DEFINITION_BYTES {
+        remove_split_character(&mut bytes);
+    }
+    decode_definition(bytes)
+}
+
+/// Decodes the bytes of a file.
+///
+/// # Errors
+/// The file is not UTF-8.
+pub fn decode_definition(bytes: Vec<u8>) -> std::result::Result<String, UnreadableDefinition> {
+    decode_utf8(bytes).map_err(UnreadableDefinition::NotUtf8)
+}
+
+/// Removes the start of a character whose rest was not read.
+fn remove_split_character(bytes: &mut Vec<u8>) {
+    if let Err(error) = std::str::from_utf8(bytes)
+        && error.error_len().is_none()
+    {
+        let end = error.valid_up_to();
+        bytes.truncate(end);
+    }
 }
 
 /// Compiles one file.
@@ -97,7 +145,7 @@ pub fn read_definition(path: &Path) -> std::result::Result<String, String> {
 /// The refusal with its diagnostics.
 pub fn compile_file(
     path: &Path,
-    text: std::result::Result<String, String>,
+    text: std::result::Result<String, UnreadableDefinition>,
     kinds: &StepCatalog,
     around: &ValidationContext,
 ) -> CompileResult {
@@ -105,13 +153,9 @@ pub fn compile_file(
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = match text {
         Ok(text) => text,
-        Err(why) => {
-            return Err(RefusedDefinition {
-                file,
-                name,
-                text: String::new(),
-                problems: vec![diagnostic_at_start(codes::IO_ERROR, why)],
-            });
+        Err(unreadable) => {
+            let problems = vec![unreadable.into_diagnostic()];
+            return Err(RefusedDefinition { file, name, text: String::new(), problems });
         }
     };
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -169,6 +213,34 @@ mod tests {
         let told: Vec<_> =
             found.refused.iter().map(|file| (file.name.as_str(), file.problems[0].code.name())).collect();
         assert_eq!(told, [("dangling", "io_error"), ("folder", "io_error"), ("pipe", "io_error")]);
+    }
+
+    #[test]
+    fn file_that_is_not_utf8_is_refused_with_its_first_wrong_byte() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kinds = StepCatalog(Vec::new());
+        std::fs::write(folder.path().join("latin.yaml"), b"name: latin # caf\xe9\nsteps: []\n").expect("a file");
+        let utf16 = "name: wide\n".encode_utf16().flat_map(u16::to_le_bytes);
+        let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(utf16).collect();
+        std::fs::write(folder.path().join("wide.yaml"), utf16).expect("a file");
+        let found = read_folder(folder.path(), &kinds, &ValidationContext::default()).expect("the folder can be read");
+        let told: Vec<_> = found.refused.iter().map(|file| (file.name.as_str(), file.problems[0].clone())).collect();
+        let [("latin", latin), ("wide", wide)] = told.as_slice() else { panic!("two refusals: {told:?}") };
+        assert_eq!((latin.code.name(), wide.code.name()), ("definition_invalid", "definition_invalid"));
+        assert_eq!(latin.message, "the file is not UTF-8; byte 17 is the first that is wrong");
+        assert_eq!(latin.hint.as_deref(), Some("save it as UTF-8"));
+        assert_eq!(wide.message, "the file is not UTF-8; byte 0 is the first that is wrong");
+        assert!(wide.hint.as_deref().is_some_and(|hint| hint.contains("UTF-16")), "{wide:?}");
+        assert!(found.refused[0].summary_line().contains("latin.yaml:1:1: the file is not UTF-8"));
+    }
+
+    #[test]
+    fn too_large_file_is_refused_for_its_size_where_reading_splits_a_character() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("large.yaml");
+        std::fs::write(&path, format!("#{}", "é".repeat(1 << 20))).expect("a file");
+        let text = read_definition(&path).expect("UTF-8");
+        assert_eq!(text.len() as u64, MAX_DEFINITION_BYTES - 1);
     }
 
     /// A kind that accepts any `with:`.

@@ -16,13 +16,13 @@ pub mod step_kind;
 pub mod templated;
 
 pub use ast::{CatchUp, OnRunConflict};
-pub use compile::{Pipeline, compile_definition};
+pub use compile::{CRON_EVENT_FIELDS, Pipeline, compile_definition};
 pub use expr::{Condition, ExprContext, referenced_names, resolve, resolve_except, resolve_to_text};
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{
     Backoff, CronTrigger, EventTrigger, PipelinePlan, PlanStep, RetryPolicy, S3Trigger, Section, Sections, Trigger,
 };
-pub use schedule::CronSchedule;
+pub use schedule::{CronSchedule, LocalTime};
 pub use schema::pipeline_schema;
 pub use sql_files::{compile_with_sql_files, list_sql_files};
 pub use step_kind::{DeferredField, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator};

@@ -8,6 +8,7 @@ use super::plan::Section;
 use super::step_kind::{StepCatalog, ValidationContext};
 use super::{Pipeline, compile_definition};
 use crate::codes;
+use afterload_core::text::decode_utf8;
 use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, Verbatim, YamlNode, YamlValue};
 
 /// The field with the file name, and the field with its text.
@@ -134,9 +135,11 @@ impl SqlFileRef<'_> {
         if !meta.is_file() || meta.len() > MAX_SQL_FILE_BYTES {
             return Err(Box::new(problem(format!("`{name}` is not a file of at most {MAX_SQL_FILE_BYTES} bytes"))));
         }
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let file = std::fs::File::open(&path).map_err(unreadable)?;
-        file.take(MAX_SQL_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        file.take(MAX_SQL_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+        let text = decode_utf8(bytes)
+            .map_err(|fault| Box::new(problem(format!("`{name}`: {fault}")).with_hint(fault.hint())))?;
         Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
     }
 }

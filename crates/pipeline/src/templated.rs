@@ -115,7 +115,8 @@ mod tests {
     use serde_json::json;
 
     use afterload_core::file::File;
-    use afterload_spanned_yaml::read_resolved;
+    use afterload_core::units::{ByteSize, HumanDuration, Percentage};
+    use afterload_spanned_yaml::{ResolvedFault, read_resolved};
 
     use super::*;
 
@@ -134,7 +135,7 @@ mod tests {
         let json = json!({ "subject": [1], "source": "canary", "sizes": [1, "canary", -5], "more": 1 });
         let faults = read_resolved::<Sample>(&json).expect_err("full of faults");
         assert_eq!(
-            faults,
+            messages(&faults),
             [
                 "`subject`: expected text, found a list",
                 "`source`: expected a file, found text",
@@ -143,7 +144,43 @@ mod tests {
                 "unknown field `more`",
             ]
         );
-        assert_eq!(read_resolved::<Sample>(&json!({})).expect_err("no source"), ["missing field `source`"]);
+        let faults = read_resolved::<Sample>(&json!({})).expect_err("no source");
+        assert_eq!(messages(&faults), ["missing field `source`"]);
+    }
+
+    fn messages(faults: &[ResolvedFault]) -> Vec<&str> {
+        faults.iter().map(|fault| fault.message.as_str()).collect()
+    }
+
+    #[test]
+    fn wrong_quantity_says_what_is_expected_without_its_value() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Quantities {
+            pause: Option<Templated<HumanDuration>>,
+            most: Option<ByteSize>,
+            tolerate: Option<Percentage>,
+        }
+        let duration = ("expected a duration", "`30s`, `10m`, `2h`, `7d` or `1w`");
+        let size = ("expected a size", "`64kb`, `20mb` or `2gb`");
+        let share = ("expected a share", "`5%` or `0.5%`, at most `100%`");
+        let cases = [
+            ("pause", json!("canary"), duration, "text"),
+            ("pause", json!("${{ canary"), duration, "text"),
+            ("pause", json!(5), duration, "a number"),
+            ("pause", json!(["canary"]), duration, "a list"),
+            ("pause", json!("99999999999999999999w"), ("expected a shorter duration", "`1w`"), "text"),
+            ("most", json!("2 canaries"), size, "text"),
+            ("most", json!("99999999999gb"), ("expected a smaller size", "`2gb`"), "text"),
+            ("tolerate", json!("120%"), share, "text"),
+            ("tolerate", json!(0.05), share, "a number"),
+        ];
+        for (field, value, (expected, examples), found) in cases {
+            let faults = read_resolved::<Quantities>(&json!({ field: value })).expect_err(field);
+            let message = format!("`{field}`: {expected}, found {found}");
+            let hint = Some(format!("give `{field}` a value such as {examples}"));
+            assert_eq!(faults, [ResolvedFault { message, hint }]);
+        }
     }
 
     #[test]

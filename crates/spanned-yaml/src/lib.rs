@@ -17,7 +17,7 @@ mod suggest;
 pub use parse::parse;
 pub use read::sort_diagnostics;
 pub use read::{read, read_partial};
-pub use resolved::read_resolved;
+pub use resolved::{ResolvedFault, read_resolved};
 pub use suggest::{closest_name, suggestion_hint};
 
 /// The name under which a type asks for text with an expression as text and for anything else as the type itself.

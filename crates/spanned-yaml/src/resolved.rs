@@ -8,11 +8,23 @@ use super::read::read_skipping;
 use super::skipped::SkippedNodes;
 use super::{Diagnostic, FaultKind, SourceSpan, YamlKey, YamlNode, YamlValue};
 
+/// Separates what is expected from its examples.
+const EXAMPLES_SEPARATOR: &str = " such as ";
+
+/// A problem of a resolved value. It quotes nothing of the value, which may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedFault {
+    /// One line: `PATH: what was expected, found WHAT`.
+    pub message: String,
+    /// What is expected, with examples, if there are any.
+    pub hint: Option<String>,
+}
+
 /// Reads a typed value. Where text is expected, a number or a boolean reads as its text.
 ///
 /// # Errors
-/// One line per problem, at least one: `PATH: what was expected, found WHAT`.
-pub fn read_resolved<T: DeserializeOwned>(json: &Json) -> Result<T, Vec<String>> {
+/// All problems, at least one.
+pub fn read_resolved<T: DeserializeOwned>(json: &Json) -> Result<T, Vec<ResolvedFault>> {
     let root = node_from_json(json, &mut 0);
     match read_skipping(&root, SkippedNodes { expressions_resolved: true, ..SkippedNodes::default() }) {
         (Some(value), problems) if problems.is_empty() => Ok(value),
@@ -48,20 +60,26 @@ fn next_span(count: &mut usize) -> SourceSpan {
     SourceSpan { line: *count, ..SourceSpan::default() }
 }
 
-fn describe_diagnostic(root: &YamlNode, problem: &Diagnostic) -> String {
+fn describe_diagnostic(root: &YamlNode, problem: &Diagnostic) -> ResolvedFault {
     let (path, at) = node_at_span(root, problem.span, "").unwrap_or((String::new(), root));
+    let mut hint = None;
     let what = match (&problem.fault, problem.message_without_value()) {
         (FaultKind::UnexpectedValue(expected), _) => {
-            let without_example = expected.split(" such as ").next().unwrap_or(expected);
-            format!("expected {without_example}, found {}", value_kind_name(at))
+            let (without_examples, examples) = expected.split_once(EXAMPLES_SEPARATOR).unzip();
+            hint = examples.map(|examples| match path.as_str() {
+                "" => format!("such as {examples}"),
+                path => format!("give `{path}` a value such as {examples}"),
+            });
+            format!("expected {}, found {}", without_examples.unwrap_or(expected), value_kind_name(at))
         }
         (_, Some(message)) => message,
         (_, None) => format!("{} that is not valid here", value_kind_name(at)),
     };
-    match path.as_str() {
+    let message = match path.as_str() {
         "" => what,
         path => format!("`{path}`: {what}"),
-    }
+    };
+    ResolvedFault { message, hint }
 }
 
 /// The node at a span, or the value of the key at that span, with its path.
@@ -120,6 +138,7 @@ mod tests {
             token: Picky,
         }
         let faults = read_resolved::<Sample>(&json!({ "token": "canary" })).expect_err("picky");
-        assert_eq!(faults, ["`token`: text that is not valid here"]);
+        let expected = ResolvedFault { message: "`token`: text that is not valid here".into(), hint: None };
+        assert_eq!(faults, [expected]);
     }
 }

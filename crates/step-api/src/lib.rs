@@ -25,7 +25,7 @@ pub use afterload_object_store::ObjectBody;
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};
-use afterload_spanned_yaml::{self as yaml, Diagnostic, YamlNode};
+use afterload_spanned_yaml::{self as yaml, Diagnostic, ResolvedFault, YamlNode};
 
 /// A step kind. The type *is* the `with:` block. Its doc comments are the reference and the JSON Schema.
 ///
@@ -84,15 +84,20 @@ pub fn register<S: Step>(deps: S::Deps) -> RegisteredStep {
     let run = move |with: serde_json::Value, ctx: StepContext| -> StepFuture {
         let deps = deps.clone();
         Box::pin(async move {
-            let step: S = yaml::read_resolved(&with).map_err(|faults| {
-                let message = format!("the resolved `with:` of `{}` is not valid: {}", S::KIND, faults.join("; "));
-                Error::new(codes::WITH_INVALID, message)
-            })?;
+            let step: S = yaml::read_resolved(&with).map_err(|faults| with_invalid_error(S::KIND, &faults))?;
             let outputs = step.run(ctx, deps).await?;
             serde_json::to_value(outputs).map_err(|error| Error::new(codes::OUTPUTS_INVALID, error.to_string()))
         })
     };
     RegisteredStep { kind: describe::<S>(), run: Arc::new(run) }
+}
+
+fn with_invalid_error(kind: &str, faults: &[ResolvedFault]) -> Error {
+    let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    let hints: Vec<_> = faults.iter().filter_map(|fault| fault.hint.as_deref()).collect();
+    let message = format!("the resolved `with:` of `{kind}` is not valid: {}", messages.join("; "));
+    let error = Error::new(codes::WITH_INVALID, message);
+    if hints.is_empty() { error } else { error.with_hint(hints.join("; ")) }
 }
 
 struct Described<S>(PhantomData<fn() -> S>);

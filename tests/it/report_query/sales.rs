@@ -105,7 +105,8 @@ async fn tick_reports_the_month_to_date(database: Database) {
         yaml.replace(trigger, "type: event\n    name: tick\n")
     })
     .await;
-    let (status, heard) = app.post("/v1/events/tick", json!({ "time": "2026-02-02T05:00:00Z" })).await;
+    let (status, heard) =
+        app.post("/v1/events/tick", json!({ "time": "2026-02-02T05:00:00Z", "date": "2026-02-02" })).await;
     assert_eq!(status, 202, "{heard}");
     let run = eventually("the run", async || {
         let runs: Value = app.get("/v1/runs").await.json().await.unwrap();

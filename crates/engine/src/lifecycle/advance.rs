@@ -139,7 +139,9 @@ fn step_due_at(run: &RunRecord, delay: Option<UnixMillis>, now: UnixMillis) -> O
 /// Evaluates a `delay` to milliseconds.
 fn parse_delay(delay: &str, scope: &ExprContext) -> Result<UnixMillis> {
     let text = resolve_to_text(delay, scope)?;
-    let length = text.parse::<HumanDuration>().map_err(|why| Error::new(codes::DELAY_INVALID, why))?;
+    let length = text
+        .parse::<HumanDuration>()
+        .map_err(|fault| Error::new(codes::DELAY_INVALID, format!("the `delay` of the step: {fault}")))?;
     Ok(length.as_millis())
 }
 

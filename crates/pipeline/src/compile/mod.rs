@@ -17,6 +17,8 @@ mod self_trigger;
 mod steps;
 mod triggers;
 
+pub use triggers::CRON_EVENT_FIELDS;
+
 use std::path::Path;
 
 use super::ast::{PipelineAst, RetentionAst};

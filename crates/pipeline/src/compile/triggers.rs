@@ -19,6 +19,8 @@ use afterload_spanned_yaml::{self as yaml, YamlNode, YamlValue, suggestion_hint}
 
 /// The fields of `event` for an s3 trigger. The `triggers` module fills them.
 const S3_EVENT_FIELDS: [&str; 9] = ["type", "bucket", "key", "version", "etag", "size", "name", "content_type", "time"];
+/// The fields of `event` for a cron trigger. The server fills them.
+pub const CRON_EVENT_FIELDS: [&str; 6] = ["type", "time", "date", "local_time", "schedule", "timezone"];
 const MIN_POLL_INTERVAL_MS: i64 = 1_000;
 const MAX_POLL_INTERVAL_MS: i64 = 86_400 * MIN_POLL_INTERVAL_MS;
 
@@ -32,14 +34,23 @@ pub enum EventFields {
 impl EventFields {
     /// Derives the fields from the triggers of the file.
     pub fn from_triggers(root: &YamlNode) -> Self {
-        let triggers = list_items(root.get("triggers"));
-        let s3 = |node: &YamlNode| {
-            node.get("type").and_then(|kind| yaml::read::<TriggerType>(kind).ok()) == Some(TriggerType::S3)
-        };
-        match triggers {
-            [] => Self::Never,
-            triggers if triggers.iter().all(s3) => Self::Only(s3_event_fields()),
+        let kinds = list_items(root.get("triggers")).iter().map(|node| {
+            let kind = node.get("type").and_then(|kind| yaml::read::<TriggerType>(kind).ok());
+            kind.map_or(Self::Any, Self::from_trigger_type)
+        });
+        kinds.fold(Self::Never, |all, kind| match (all, kind) {
+            (Self::Never, fields) | (fields, Self::Never) => fields,
+            (Self::Only(all), Self::Only(fields)) => Self::Only(all.into_iter().chain(fields).collect()),
             _ => Self::Any,
+        })
+    }
+
+    /// The fields of one trigger. The data of an application's event may have any.
+    fn from_trigger_type(kind: TriggerType) -> Self {
+        match kind {
+            TriggerType::S3 => Self::Only(s3_event_fields()),
+            TriggerType::Cron => Self::Only(plain_event_fields(CRON_EVENT_FIELDS)),
+            TriggerType::Event => Self::Any,
         }
     }
 
@@ -52,8 +63,13 @@ impl EventFields {
     }
 }
 
+/// Fields that hold text or a number, so that they have no fields of their own.
+fn plain_event_fields<const N: usize>(names: [&str; N]) -> BTreeMap<String, FieldSet> {
+    names.map(|name| (name.to_owned(), FieldSet::Only(Vec::new()))).into()
+}
+
 fn s3_event_fields() -> BTreeMap<String, FieldSet> {
-    let mut fields: BTreeMap<_, _> = S3_EVENT_FIELDS.map(|name| (name.to_owned(), FieldSet::Only(Vec::new()))).into();
+    let mut fields = plain_event_fields(S3_EVENT_FIELDS);
     fields.insert("file".into(), FieldSet::Only(FILE_PARAM_FIELDS.map(ToOwned::to_owned).to_vec()));
     fields
 }
@@ -218,9 +234,8 @@ fn check_trigger_params(
         Some(YamlValue::Map(entries)) => entries.as_slice(),
         _ => &[],
     };
-    let fields = s3_event_fields();
-    let event = if kind == TriggerType::S3 { EventRoot::Only(&fields) } else { EventRoot::Any };
-    let known = NameScope { event, ..NameScope::default() };
+    let fields = EventFields::from_trigger_type(kind);
+    let known = NameScope { event: fields.as_event_root(), ..NameScope::default() };
     for (key, value) in entries {
         if !params.contains_key(&key.text) {
             let hint = suggestion_hint(&key.text, params.keys().map(String::as_str));

@@ -66,7 +66,9 @@ impl TriggerDeps {
         let due = due_ticks(&schedule, trigger.catch_up, reached, now);
         for moment in &due {
             let dedup_key = DedupKey { source: CRON_SOURCE, key: format!("{id}/{moment}"), fingerprint: None };
-            match self.start_run(&live.plan.name, &trigger.with, &cron_event(trigger, *moment).into(), dedup_key).await
+            match self
+                .start_run(&live.plan.name, &trigger.with, &cron_event(&schedule, trigger, *moment).into(), dedup_key)
+                .await
             {
                 Ok(_) => failpoint!("cron.begun"),
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
@@ -83,10 +85,14 @@ impl TriggerDeps {
     }
 }
 
-fn cron_event(trigger: &CronTrigger, moment: UnixMillis) -> Value {
+/// The fields of `event`. The `pipeline` crate knows their names, to check expressions.
+fn cron_event(schedule: &CronSchedule, trigger: &CronTrigger, moment: UnixMillis) -> Value {
+    let local = schedule.to_local_time(moment);
     json!({
         "type": "cron",
         "time": format_rfc3339(moment),
+        "date": local.as_ref().map(|local| &local.date),
+        "local_time": local.as_ref().map(|local| &local.time),
         "schedule": trigger.schedule,
         "timezone": trigger.timezone,
     })
@@ -119,6 +125,11 @@ fn due_ticks(schedule: &CronSchedule, catch_up: CatchUp, reached: UnixMillis, no
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use afterload_core::clock::parse_rfc3339;
+    use afterload_pipeline::CRON_EVENT_FIELDS;
+
     use super::*;
 
     #[test]
@@ -136,6 +147,31 @@ mod tests {
         for (catch_up, now, expected) in cases {
             assert_eq!(due_ticks(&schedule, catch_up, 1_800_000, now), expected, "{catch_up:?} at {now}");
         }
+    }
+
+    #[test]
+    fn event_names_the_date_of_the_zone() {
+        let trigger = CronTrigger {
+            schedule: "0 0 * * *".into(),
+            timezone: "Europe/Paris".into(),
+            catch_up: CatchUp::None,
+            with: serde_json::Map::new(),
+        };
+        let schedule = CronSchedule::parse(&trigger.schedule, &trigger.timezone).expect("a schedule");
+        let midnight = schedule.next_after(parse_rfc3339("2026-06-30T12:00:00Z").expect("a time")).expect("a tick");
+        let expected = json!({
+            "type": "cron",
+            "time": "2026-06-30T22:00:00.000Z",
+            "date": "2026-07-01",
+            "local_time": "2026-07-01T00:00:00+02:00",
+            "schedule": "0 0 * * *",
+            "timezone": "Europe/Paris",
+        });
+        let event = cron_event(&schedule, &trigger, midnight);
+        assert_eq!(event, expected);
+        // Expressions are checked against these names.
+        let names: BTreeSet<_> = event.as_object().expect("fields").keys().map(String::as_str).collect();
+        assert_eq!(names, BTreeSet::from(CRON_EVENT_FIELDS));
     }
 
     #[test]

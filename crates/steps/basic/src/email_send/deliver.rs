@@ -24,10 +24,15 @@ const MAX_RECIPIENTS: usize = 100;
 const DEFAULT_LINK_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 const MAX_LINK_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 pub(super) const LINK_LIFETIME_ERROR: &str = "`expires` must be from `1m` to `3650d`";
+pub(super) const LINK_LIFETIME_HINT: &str = "write a duration such as `7d`";
 
 pub(super) fn check_link_lifetime(said: units::HumanDuration) -> Result<Duration> {
     let fits = (Duration::from_secs(60)..=MAX_LINK_LIFETIME).contains(&said.0);
-    if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, LINK_LIFETIME_ERROR)) }
+    if fits {
+        Ok(said.0)
+    } else {
+        Err(Error::new(codes::WITH_INVALID, LINK_LIFETIME_ERROR).with_hint(LINK_LIFETIME_HINT))
+    }
 }
 
 /// The parts of the step context that sending needs.

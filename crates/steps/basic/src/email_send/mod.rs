@@ -109,7 +109,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
         if let Some(expires) = self.expires.as_ref().and_then(Templated::as_literal)
             && deliver::check_link_lifetime(*expires).is_err()
         {
-            check.report_invalid(&["expires"], deliver::LINK_LIFETIME_ERROR, "write a duration such as `7d`");
+            check.report_invalid(&["expires"], deliver::LINK_LIFETIME_ERROR, deliver::LINK_LIFETIME_HINT);
         }
     }
 

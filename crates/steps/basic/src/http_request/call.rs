@@ -28,10 +28,11 @@ const CALL_EFFECT_KEY: &str = "call";
 const MAX_MEDIA_TYPE_BYTES: usize = 200;
 
 pub(super) const TIMEOUT_RANGE_ERROR: &str = "`timeout` must be more than nothing and at most `1d`";
+pub(super) const TIMEOUT_HINT: &str = "write a duration such as `10s`";
 
 pub(super) fn check_timeout(said: units::HumanDuration) -> Result<Duration> {
     let fits = !said.0.is_zero() && said.0 <= MAX_REQUEST_TIMEOUT;
-    if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, TIMEOUT_RANGE_ERROR)) }
+    if fits { Ok(said.0) } else { Err(Error::new(codes::WITH_INVALID, TIMEOUT_RANGE_ERROR).with_hint(TIMEOUT_HINT)) }
 }
 
 /// A request that is ready to send.

@@ -111,7 +111,7 @@ timeout: 10s
         if let Some(timeout) = self.timeout.as_ref().and_then(Templated::as_literal)
             && call::check_timeout(*timeout).is_err()
         {
-            check.report_invalid(&["timeout"], call::TIMEOUT_RANGE_ERROR, "write a duration such as `10s`");
+            check.report_invalid(&["timeout"], call::TIMEOUT_RANGE_ERROR, call::TIMEOUT_HINT);
         }
     }
 
