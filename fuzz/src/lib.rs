@@ -40,6 +40,8 @@ pub fn evaluate_expression(data: &[u8]) {
     let context = ExprContext::new().with_params(params.as_object().expect("an object")).with_event(&params);
     drop(expr::evaluate_expression(text, &context));
     drop(expr::resolve_to_text(text, &context));
+    drop(expr::resolve_url(text, &context));
+    drop(expr::check_url_template(text));
     drop(expr::Condition::new(text).is_met(&context));
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use afterload_pipeline::ValidationContext;
+use afterload_pipeline::expr::BUILTINS;
 use afterload_spanned_yaml as yaml;
 use regex::Regex;
 use serde_json::json;
@@ -65,6 +66,16 @@ fn every_path_that_the_documents_name_exists() {
     }
     assert!(seen > 50, "the test sees the paths: {seen}");
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_filter_test_and_function_is_documented() {
+    let shown = read(&repository().join("docs/expressions.md"));
+    let escape = |text: &str| text.replace('|', r"\|");
+    let row = |cells: [&str; 3]| format!("| `{}` | `{}` | `{}` |", cells[0], escape(cells[1]), escape(cells[2]));
+    let wanted: Vec<_> = BUILTINS.iter().map(|known| row([known.name, known.example, known.result])).collect();
+    let found: Vec<_> = shown.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(found, wanted, "copy the rows to `docs/expressions.md`");
 }
 
 #[test]

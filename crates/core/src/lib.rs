@@ -12,6 +12,7 @@ pub mod file_seals;
 pub mod identifier;
 pub mod keyring;
 pub mod object_names;
+pub mod percent;
 pub mod redactor;
 pub mod secret;
 pub mod secrets;

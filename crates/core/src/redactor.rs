@@ -90,6 +90,7 @@ fn secret_variants(secret: &str) -> Vec<String> {
         let quoted = json_escaped(&whole);
         shapes.extend([self::json_escaped(&quoted), quoted]);
         shapes.extend(url::form_urlencoded::byte_serialize(whole.as_bytes()).map(str::to_owned).reduce(|a, b| a + &b));
+        shapes.push(crate::percent::percent_encode(&whole));
         if let Ok(mut url) = url::Url::parse("http://x/") {
             url.set_path(&whole);
             url.set_query(Some(&whole));

@@ -1,4 +1,4 @@
-//! The errors of outgoing calls: stable codes, and never a URL's path or query.
+//! The errors of outgoing calls: stable codes, and never a URL's query; its path only if the caller asks for it.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -54,8 +54,9 @@ pub(super) fn body_too_large(shown: &str, most: u64) -> Error {
     Error::new(codes::HTTP_BODY_TOO_LARGE, format!("the answer to `{shown}` is larger than {most}"))
 }
 
-pub(super) fn unexpected_status(status: StatusCode, shown: &str, wait: Option<Duration>) -> Error {
-    let message = format!("`{shown}` was answered with {status}");
+/// The error for a status. `answer` is what else is shown of the answer; it may be empty.
+pub(super) fn unexpected_status(status: StatusCode, shown: &str, answer: &str, wait: Option<Duration>) -> Error {
+    let message = format!("`{shown}` was answered with {status}{answer}");
     let error = match status.as_u16() {
         429 => Error::new(codes::HTTP_RATE_LIMITED, message),
         500..=599 => Error::new(codes::HTTP_SERVER_ERROR, message),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{parse_header_name, parse_url};
-use afterload_pipeline::{Templated, Validator};
+use afterload_pipeline::{Templated, Validator, check_url_template};
 
 /// Headers that the service sets itself, because they are the same for every attempt. In lower case.
 pub const RESERVED_HEADERS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
@@ -14,9 +14,13 @@ pub const RESERVED_HEADERS: [&str; 4] = ["idempotency-key", "webhook-id", "webho
 /// Headers by name.
 pub type RequestHeaders = BTreeMap<String, Templated<String>>;
 
-/// Checks the URL, as far as it is a literal, and the header names of a call at `at`.
+/// Checks what is known of the URL before the step runs, and the header names of a call at `at`.
 pub fn check_request_target(check: &mut Validator<'_>, at: &[&str], url: &Templated<String>, headers: &RequestHeaders) {
-    if let Some(Err(error)) = url.as_literal().map(|url| parse_url(url)) {
+    let checked = match url {
+        Templated::Value(url) => parse_url(url).map(drop),
+        Templated::Expression(text) => check_url_template(text),
+    };
+    if let Err(error) = checked {
         check.report_invalid(&[at, &["url"]].concat(), error.message(), error.hint_text().unwrap_or_default());
     }
     for name in headers.keys() {

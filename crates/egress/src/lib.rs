@@ -5,6 +5,7 @@
 //! resolved for a connection, and the connection uses exactly the checked addresses. Proxies of the environment are
 //! ignored, because a proxy would call the blocked addresses for us.
 
+mod body_text;
 pub mod codes;
 mod config;
 mod errors;
@@ -146,7 +147,13 @@ impl EgressClient {
             Ok(response) => response.map_err(|error| errors::from_reqwest(&error, &shown))?,
             Err(_) => return Err(errors::call_timed_out(&shown, within.timeout)),
         };
-        Ok(EgressResponse { response, request_label: shown, limits: within, received_at: self.0.clock.now() })
+        Ok(EgressResponse {
+            response,
+            request_label: shown,
+            limits: within,
+            received_at: self.0.clock.now(),
+            redactor: self.0.redactor.clone(),
+        })
     }
 }
 

@@ -8,11 +8,20 @@ use reqwest::header::{HeaderMap, HeaderName, SET_COOKIE};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
+use super::body_text::{decode_body, decode_body_lossily};
 use super::{errors, retry_after};
 use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
+use afterload_core::redactor::Redactor;
 use afterload_core::units::ByteSize;
+
+/// How much of a path and of a body an error shows.
+const MAX_SHOWN_CHARS: usize = 200;
+/// How much of a body is read for an error.
+const MAX_ERROR_BODY_BYTES: usize = 16 * 1024;
+/// A secret that is cut off at the end of what was read is not recognized. It is at most this long.
+const MAX_CUT_SECRET_CHARS: usize = 4096;
 
 /// A response with any status. Its body is read within the timeout of the request.
 pub struct EgressResponse {
@@ -22,6 +31,8 @@ pub struct EgressResponse {
     pub(super) limits: ResponseLimits,
     /// When the response came.
     pub(super) received_at: UnixMillis,
+    /// Removes secrets from what errors show of the response.
+    pub(super) redactor: Redactor,
 }
 
 /// The limits of one response.
@@ -69,6 +80,10 @@ impl EgressResponse {
     /// # Errors
     /// `http_timeout`, `http_broken`
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        // A server that always has bytes ready would never let the timer fire.
+        if Instant::now() >= self.limits.deadline {
+            return Err(errors::call_timed_out(&self.request_label, self.limits.timeout));
+        }
         match timeout_at(self.limits.deadline, self.response.chunk()).await {
             Ok(read) => read.map_err(|error| errors::from_reqwest(&error, &self.request_label)),
             Err(_) => Err(errors::call_timed_out(&self.request_label, self.limits.timeout)),
@@ -95,13 +110,28 @@ impl EgressResponse {
         Ok(body.freeze())
     }
 
+    /// Reads the body as text: by its byte order mark, else by the `charset` of its type, else as UTF-8. `None` if it is
+    /// not such text.
+    ///
+    /// # Errors
+    /// See [`Self::read_bytes`].
+    pub async fn read_text(self) -> Result<Option<String>> {
+        let content_type = self.content_type();
+        Ok(decode_body(&self.read_bytes().await?, &content_type))
+    }
+
+    fn content_type(&self) -> String {
+        self.header_text("content-type").unwrap_or_default().to_owned()
+    }
+
     /// Reads the body as JSON.
     ///
     /// # Errors
     /// `http_answer_invalid`, and the errors of [`Self::read_bytes`].
     pub async fn read_json<T: DeserializeOwned>(self) -> Result<T> {
-        let shown = self.request_label.clone();
-        serde_json::from_slice(&self.read_bytes().await?).map_err(|error| {
+        let (shown, content_type) = (self.request_label.clone(), self.content_type());
+        let text = decode_body(&self.read_bytes().await?, &content_type).unwrap_or_default();
+        serde_json::from_str(&text).map_err(|error| {
             // Only the position: the message of serde may quote the body.
             let place = format!("line {} column {}", error.line(), error.column());
             let message = format!("the answer to `{shown}` is not the JSON that was expected, at {place}");
@@ -126,8 +156,53 @@ impl EgressResponse {
     /// server's `Retry-After`. `http_refused` (any other 4xx) is transient only for 408 and 425.
     /// `http_unexpected_status` is permanent.
     pub fn status_error(&self) -> Error {
+        self.build_status_error("")
+    }
+
+    fn build_status_error(&self, answer: &str) -> Error {
         let wait =
             self.header_text("retry-after").and_then(|text| retry_after::parse_retry_after(text, self.received_at));
-        errors::unexpected_status(self.response.status(), &self.request_label, wait)
+        errors::unexpected_status(self.response.status(), &self.request_label, answer, wait)
     }
+
+    /// Same as [`Self::status_error`], and shows the path and the beginning of the body, without secrets. For calls whose
+    /// path and answer may be shown to those who see the run.
+    pub async fn into_status_error(mut self) -> Error {
+        let path = escape_beginning(&self.redactor.redact_text(self.response.url().path()), MAX_SHOWN_CHARS);
+        let (body, is_cut) = self.read_beginning().await;
+        let text = self.redactor.redact_text(&decode_body_lossily(&body, &self.content_type()));
+        let unsafe_chars = if is_cut { MAX_CUT_SECRET_CHARS } else { 0 };
+        let text = escape_beginning(&text, text.chars().count().saturating_sub(unsafe_chars).min(MAX_SHOWN_CHARS));
+        let body = if text.is_empty() { String::new() } else { format!(", body `{text}`") };
+        self.build_status_error(&format!(": path `{path}`{body}"))
+    }
+
+    /// Reads the beginning of the body, as far as it comes. True if there may be more.
+    async fn read_beginning(&mut self) -> (BytesMut, bool) {
+        let mut body = BytesMut::new();
+        while body.len() < MAX_ERROR_BODY_BYTES {
+            match self.next_chunk().await {
+                Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+                Ok(None) => return (body, false),
+                Err(_) => break,
+            }
+        }
+        (body, true)
+    }
+}
+
+/// Shows the beginning of a text on one line.
+fn escape_beginning(text: &str, max_chars: usize) -> String {
+    let mut shown = String::new();
+    for character in text.chars().take(max_chars) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if text.chars().nth(max_chars).is_some() {
+        shown.push('…');
+    }
+    shown
 }

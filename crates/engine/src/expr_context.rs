@@ -74,6 +74,7 @@ impl ContextBuilder {
         let params = crate::record_params::params_with_references(&compiled.plan, run);
         let event = run.event.clone().unwrap_or_default();
         let mut scope = ExprContext::new().with_params(&params).with_event(&event).with_run(&facts);
+        scope = scope.with_clock(self.db.clock());
         scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
         for (known, (step, status)) in compiled.steps.iter().zip(steps.iter().zip(statuses)) {
             let (outputs, error) = (step.outputs.clone().unwrap_or_default(), step.error.clone().unwrap_or_default());

@@ -17,7 +17,9 @@ pub mod templated;
 
 pub use ast::{CatchUp, OnRunConflict};
 pub use compile::{CRON_EVENT_FIELDS, Pipeline, compile_definition};
-pub use expr::{Condition, ExprContext, referenced_names, resolve, resolve_except, resolve_to_text};
+pub use expr::{
+    Condition, ExprContext, check_url_template, referenced_names, resolve, resolve_except, resolve_to_text, resolve_url,
+};
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{
     Backoff, CronTrigger, EventTrigger, PipelinePlan, PlanStep, RetryPolicy, S3Trigger, Section, Sections, Trigger,
@@ -25,5 +27,5 @@ pub use plan::{
 pub use schedule::{CronSchedule, LocalTime};
 pub use schema::pipeline_schema;
 pub use sql_files::{compile_with_sql_files, list_sql_files};
-pub use step_kind::{DeferredField, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator};
+pub use step_kind::{DeferredField, FieldPath, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator};
 pub use templated::Templated;

@@ -30,15 +30,22 @@ pub trait StepKind: Send + Sync {
     fn deferred_fields(&self) -> &'static [DeferredField] {
         &[]
     }
+    /// The fields of `with:` that are URLs. Deferred fields are not among them.
+    fn url_fields(&self) -> &'static [FieldPath] {
+        &[]
+    }
     /// Returns all problems of a `with:` block, each at its span.
     fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic>;
 }
+
+/// The path of a field below `with:`.
+pub type FieldPath = &'static [&'static str];
 
 /// A field of `with:` that a kind resolves itself, once per record that it processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeferredField {
     /// The path below `with:`.
-    pub path: &'static [&'static str],
+    pub path: FieldPath,
     /// The additional names that its expressions can use.
     pub names: &'static [&'static str],
 }

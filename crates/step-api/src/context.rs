@@ -58,6 +58,9 @@ pub struct StepContext {
     /// Cancelled when the step should stop: on request, on timeout, after a lost lease, or at shutdown. A step that
     /// works in chunks calls [`StepContext::check_stopped`] between chunks.
     pub stop: CancellationToken,
+    /// Cancelled when the result of the attempt does not count any more: on timeout, on request, and after a lost lease. A
+    /// shutdown does not cancel it, so that short waits can end. See [`StepContext::unless_aborted`].
+    pub abort: CancellationToken,
     /// Creates the files of this step, and reads those that its run may read.
     pub files: StepFiles,
     /// Creates links to files for people without an API key.
@@ -115,10 +118,22 @@ impl StepContext {
     /// `step_stopped` once [`StepContext::stop`] is cancelled.
     pub fn check_stopped(&self) -> Result<()> {
         match self.stop.is_cancelled() {
-            true => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
+            true => Err(stopped_error()),
             false => Ok(()),
         }
     }
+
+    /// Waits for `work`, such as the answer of a server. Drops it at once when the attempt is aborted.
+    ///
+    /// # Errors
+    /// `step_stopped` once [`StepContext::abort`] is cancelled, and the errors of `work`.
+    pub async fn unless_aborted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.abort.run_until_cancelled(work).await.unwrap_or_else(|| Err(stopped_error()))
+    }
+}
+
+fn stopped_error() -> Error {
+    Error::new(codes::STEP_STOPPED, "the step was asked to stop")
 }
 
 /// Named counts, such as `inserted`.

@@ -24,7 +24,7 @@ pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, Prod
 pub use afterload_object_store::ObjectBody;
 
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{DeferredField, StepKind, ValidationContext, Validator};
+use afterload_pipeline::{DeferredField, FieldPath, StepKind, ValidationContext, Validator};
 use afterload_spanned_yaml::{self as yaml, Diagnostic, ResolvedFault, YamlNode};
 
 /// A step kind. The type *is* the `with:` block. Its doc comments are the reference and the JSON Schema.
@@ -42,6 +42,9 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const MAKES_FILES: bool = false;
     /// The fields that the step resolves itself with [`StepContext::expr_context`], once per record.
     const DEFERRED_FIELDS: &'static [DeferredField] = &[];
+    /// The fields that are URLs: values are percent-encoded where literal text surrounds them. A deferred field is resolved
+    /// with [`afterload_pipeline::resolve_url`] instead.
+    const URL_FIELDS: &'static [FieldPath] = &[];
     /// The outputs. Later steps read them as `steps.ID.…`.
     type Outputs: Serialize + JsonSchema;
     /// The dependencies, such as a mailer; `()` for none.
@@ -129,6 +132,10 @@ impl<S: Step> StepKind for Described<S> {
 
     fn deferred_fields(&self) -> &'static [DeferredField] {
         S::DEFERRED_FIELDS
+    }
+
+    fn url_fields(&self) -> &'static [FieldPath] {
+        S::URL_FIELDS
     }
 
     fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic> {

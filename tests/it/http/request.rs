@@ -14,6 +14,7 @@ both!(
     body_is_saved_up_to_max_size,
     status_decides_between_success_retry_and_failure,
     echoed_secret_is_redacted,
+    values_stay_in_their_part_of_the_url,
 );
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -38,16 +39,16 @@ steps:
   - id: order
     uses: http.request
     with:
-      url: "${{ params.base }}/orders?page=1"
+      url: "${{ params.base | safe_url }}/orders?page=1"
       headers: { X-Who: "${{ params.who }}", accept: application/json }
       query: { q: "${{ params.who }}", tag: [a, b], none: "${{ none }}" }
       json: { who: "${{ params.who }}", count: 2 }
   - id: form
     uses: http.request
-    with: { method: PUT, url: "${{ params.base }}/form/${{ steps.order.json.id }}", form: { n: "${{ steps.order.json.deep.list }}" } }
-  - { id: text, uses: http.request, with: { url: "${{ params.base }}/text", body: "${{ steps.order.text }}" } }
-  - { id: moved, uses: http.request, with: { url: "${{ params.base }}/moved" } }
-  - { id: seen, uses: http.request, with: { url: "${{ params.base }}/moved", expect: 307 } }
+    with: { method: PUT, url: "${{ params.base | safe_url }}/form/${{ steps.order.json.id }}", form: { n: "${{ steps.order.json.deep.list }}" } }
+  - { id: text, uses: http.request, with: { url: "${{ params.base | safe_url }}/text", body: "${{ steps.order.text }}" } }
+  - { id: moved, uses: http.request, with: { url: "${{ params.base | safe_url }}/moved" } }
+  - { id: seen, uses: http.request, with: { url: "${{ params.base | safe_url }}/moved", expect: 307 } }
   - { id: end, uses: test.step, with: { give: "${{ steps.order.headers['x-rate'] ~ steps.seen.status }}" } }
 "#;
     let app = app(database, yaml).await;
@@ -134,7 +135,7 @@ steps:
   - id: each
     uses: http.request
     for_each: { items: ["a", "b"] }
-    with: { url: "${{ params.url }}/${{ item }}", sign: standard-webhooks }
+    with: { url: "${{ params.url | safe_url }}/${{ item }}", sign: standard-webhooks }
 "#;
     let app = app(database, yaml).await;
     let run = app.run_to_end("items", json!({ "url": server.url })).await;
@@ -226,7 +227,7 @@ steps:
 async fn status_decides_between_success_retry_and_failure(database: Database) {
     let server = Receiver::start(|call| {
         let status = call.path[1..4].parse().unwrap();
-        says(status, &[], "canary")
+        says(status, &[], "the\nreason")
     })
     .await;
     let yaml = r#"
@@ -234,10 +235,10 @@ name: statuses
 params: { url: { type: string } }
 defaults: { retry: { attempts: 3, delay: 1ms, max_delay: 2ms } }
 steps:
-  - { id: missing, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/404?canary" } }
-  - { id: expected, uses: http.request, with: { url: "${{ params.url }}/404", expect: [200, 404] } }
-  - { id: broken, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/500" } }
-  - { id: other, uses: http.request, continue_on_error: true, with: { url: "${{ params.url }}/200", expect: 204 } }
+  - { id: missing, uses: http.request, continue_on_error: true, with: { url: "${{ params.url | safe_url }}/404?canary" } }
+  - { id: expected, uses: http.request, with: { url: "${{ params.url | safe_url }}/404", expect: [200, 404] } }
+  - { id: broken, uses: http.request, continue_on_error: true, with: { url: "${{ params.url | safe_url }}/500" } }
+  - { id: other, uses: http.request, continue_on_error: true, with: { url: "${{ params.url | safe_url }}/200", expect: 204 } }
   - { id: nobody, uses: http.request, continue_on_error: true, with: { url: "http://127.0.0.1:1/canary" } }
 "#;
     let app = app(database, yaml).await;
@@ -253,8 +254,52 @@ steps:
         assert_eq!((&found["error"]["code"], &found["attempt"]), (&json!(code), &json!(attempts)), "{run}");
         assert!(!found["error"].to_string().contains("canary"), "{run}");
     }
+    for (step, shown) in [("missing", "path `/404`"), ("broken", "path `/500`"), ("other", "path `/200`")] {
+        let message = error(&run, step)["message"].as_str().unwrap();
+        assert!(message.ends_with(&format!("{shown}, body `the\\nreason`")), "{message}");
+    }
     let tries = |path: &str| server.calls().iter().filter(|call| call.path.starts_with(path)).count();
     assert_eq!((tries("/404?"), tries("/500")), (1, 3));
+    app.finish().await;
+}
+
+async fn values_stay_in_their_part_of_the_url(database: Database) {
+    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let yaml = r#"
+name: urls
+params: { url: { type: string }, id: { type: string } }
+steps:
+  - { id: call, uses: http.request, with: { url: "${{ params.url | safe_url }}/u/${{ params.id }}/x?q=${{ params.id }}" } }
+  - { id: year, uses: test.step, with: { give: "${{ now() | format_time('%Y', 'Europe/Paris') | length }}" } }
+"#;
+    let app = app(database, yaml).await;
+    let run = app.run_to_end("urls", json!({ "url": server.url, "id": "../../admin?a=1&b#c %" })).await;
+    assert_eq!((&run["status"], &outputs(&run, "year")["value"]), (&json!("succeeded"), &json!(4)), "{run}");
+    let paths: Vec<_> = server.calls().into_iter().map(|call| call.path).collect();
+    let encoded = "..%2F..%2Fadmin%3Fa%3D1%26b%23c%20%25";
+    assert_eq!(paths, [format!("/u/{encoded}/x?q={encoded}")]);
+    let run = app.run_to_end("urls", json!({ "url": server.url, "id": ".." })).await;
+    assert_eq!(error(&run, "call")["code"], "expression_failed", "{run}");
+    assert_eq!(server.calls().len(), 1);
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn response_is_decoded_by_its_charset() {
+    let server = Receiver::start(|call| match call.path.as_str() {
+        "/latin1" => {
+            says(200, &[("content-type", "application/json; charset=ISO-8859-1")], b"{\"a\": \"caf\xe9\"}".to_vec())
+        }
+        _ => says(200, &[JSON], "\u{feff}{\"a\": \"café\"}"),
+    })
+    .await;
+    let yaml = "name: charset\nparams: { url: { type: string } }\nsteps:\n  - { id: call, uses: http.request, with: { url: \"${{ params.url }}\" } }\n";
+    let app = app(Database::Sqlite, yaml).await;
+    for path in ["/latin1", "/mark"] {
+        let run = app.run_to_end("charset", json!({ "url": format!("{}{path}", server.url) })).await;
+        let found = outputs(&run, "call");
+        assert_eq!((&found["json"]["a"], &found["text"]), (&json!("café"), &json!("{\"a\": \"café\"}")), "{run}");
+    }
     app.finish().await;
 }
 
@@ -288,14 +333,14 @@ steps:
   - id: echo
     uses: http.request
     with:
-      url: "${{ params.url }}/${{ secrets.token }}"
+      url: "${{ params.url | safe_url }}/${{ secrets.token }}"
       headers: { Authorization: "Bearer ${{ secrets.token }}" }
       query: { key: "${{ secrets.token }}" }
       json: { key: "${{ secrets.token }}" }
   - id: fail
     uses: http.request
     with:
-      url: "${{ params.url }}/fail/${{ secrets.token }}?key=${{ secrets.token }}"
+      url: "${{ params.url | safe_url }}/fail/${{ secrets.token }}?key=${{ secrets.token }}"
       headers: { Authorization: "Bearer ${{ secrets.token }}" }
       json: { key: "${{ secrets.token }}" }
 "#;

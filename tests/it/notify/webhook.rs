@@ -15,6 +15,7 @@ both!(
     failing_recipient_does_not_block_the_others,
     status_429_and_503_stop_sending_until_the_next_attempt,
     blocked_addresses_are_not_called,
+    values_of_recipients_are_encoded,
     error_common_to_all_recipients_fails_the_step,
     no_recipient_is_knowingly_called_twice_despite_kills,
 );
@@ -22,7 +23,7 @@ both!(
 const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL, hook TEXT);
     INSERT INTO users VALUES (1, 'ann', 'a'), (2, 'bob', 'b'), (3, 'eve', 'c'), (4, 'zoë', NULL)";
 
-const SIGNED: &str = r#"url: "${{ params.url }}/u/${{ person.id }}", sign: standard-webhooks,
+const SIGNED: &str = r#"url: "${{ params.url | safe_url }}/u/${{ person.id }}", sign: standard-webhooks,
           headers: { X-Token: "${{ secrets.TOKEN }}-${{ person.name | upper }}" },
           json: { id: "${{ person.id }}", text: "${{ reason }} by ${{ run.pipeline }}", all: "${{ person }}", hook: "${{ params.text }}" }"#;
 
@@ -154,6 +155,19 @@ async fn blocked_addresses_are_not_called(database: Database) {
     let run = app.run_to_end("p", json!({ "url": "" })).await;
     let step = &run["steps"][0];
     assert_eq!((&step["error"]["code"], &step["attempt"]), (&json!("egress_blocked"), &json!(1)), "{run}");
+    app.finish().await;
+}
+
+async fn values_of_recipients_are_encoded(database: Database) {
+    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let hook = "url: \"${{ params.url | safe_url }}/u/${{ person.name }}\", json: {}";
+    let app = app(database, hook, "", &["127.0.0.1"]).await;
+    app.sql("UPDATE users SET name = '../x?' WHERE id = 1; UPDATE users SET name = '..' WHERE id = 2").await;
+    let run = app.run_to_end("p", json!({ "url": server.url })).await;
+    assert_eq!((&run["status"], counts(&run)), (&json!("succeeded"), [0, 3, 2, 0, 1]), "{run}");
+    let mut called = paths(&server);
+    called.sort();
+    assert_eq!(called, ["/u/..%2Fx%3F", "/u/eve"]);
     app.finish().await;
 }
 

@@ -37,6 +37,17 @@ async fn a_call_ends_at_its_timeout() {
 }
 
 #[tokio::test]
+async fn a_body_is_not_read_after_the_timeout() {
+    let server = Server::responding(&answer("200 OK", "", "here at once")).await;
+    let http = http(&["127.0.0.1"]);
+    let mut answer = get(&http, &server.url("/")).await.unwrap();
+    // The body may be here already, and must not count.
+    answer.limits.deadline = Instant::now();
+    let error = answer.next_chunk().await.unwrap_err();
+    assert_eq!((error.code().name(), error.is_transient()), ("http_timeout", true), "{error}");
+}
+
+#[tokio::test]
 async fn an_unreachable_server_is_a_transient_error() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let http = http(&["127.0.0.1", "nowhere.invalid"]);

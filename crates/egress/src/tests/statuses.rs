@@ -43,6 +43,27 @@ async fn status_codes_decide_retryability_and_retry_after() {
 }
 
 #[tokio::test]
+async fn status_error_shows_path_and_beginning_of_the_body() {
+    let body = format!("not\u{7}\nready: {}", "é".repeat(300));
+    let server = Server::start(move |path| match path {
+        "/silent" => Behavior::Responds(answer("404 Not Found", "", "")),
+        _ => Behavior::Responds(answer("503 Service Unavailable", "Retry-After: 7\r\n", &body)),
+    })
+    .await;
+    let http = http(&["127.0.0.1"]);
+    let error = get(&http, &server.url("/a/%20b?canary")).await.unwrap().into_status_error().await;
+    assert_eq!(
+        (error.code(), error.retry_after()),
+        (codes::HTTP_SERVER_ERROR, Some(Duration::from_secs(7))),
+        "{error}"
+    );
+    let shown = format!("503 Service Unavailable: path `/a/%20b`, body `not\\u{{7}}\\nready: {}…`", "é".repeat(188));
+    assert!(error.message().ends_with(&shown), "{error}");
+    let error = get(&http, &server.url("/silent")).await.unwrap().into_status_error().await;
+    assert!(error.message().ends_with("404 Not Found: path `/silent`"), "{error}");
+}
+
+#[tokio::test]
 async fn headers_omit_cookies_and_json_errors_quote_nothing() {
     let head = "X-One: a\r\nX-One: b\r\nSet-Cookie: canary\r\n";
     let server = Server::start(move |path| match path {

@@ -133,10 +133,12 @@ impl StepRunner {
         let step = &claimed.step;
         let stop = self.draining.child_token();
         // A lost lease stops the step too, because another process may run it now.
-        let (lost, stopped) = (lease.lost.clone(), stop.clone());
+        let abort = CancellationToken::new();
+        let (lost, stopped, aborted) = (lease.lost.clone(), stop.clone(), abort.clone());
         let fence = async move {
             lost.cancelled().await;
             stopped.cancel();
+            aborted.cancel();
             std::future::pending::<()>().await;
         };
         let (progress, reports) = ProgressReporter::new_channel();
@@ -169,6 +171,7 @@ impl StepRunner {
             expr_context: scope,
             progress,
             stop: stop.clone(),
+            abort: abort.clone(),
             files: files.clone(),
             links: Arc::new(self.links.for_step(owner.clone())),
             effect_log: Arc::new(DbEffectLog::new(self.db.clone(), owner.clone(), self.redactor.clone())),
@@ -189,7 +192,7 @@ impl StepRunner {
         let ended = CancellationToken::new();
         let store = self.progress.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
         let supervised = async {
-            let result = self.supervisor.supervise_step(run, timeout, &stop, cancel).await;
+            let result = self.supervisor.supervise_step(run, timeout, (&stop, &abort), cancel).await;
             ended.cancel();
             result
         };
@@ -224,6 +227,7 @@ impl StepRunner {
             &known.step.with,
             &scope,
             registered.map_or(&[], |known| known.kind.deferred_fields()),
+            registered.map_or(&[], |known| known.kind.url_fields()),
         )?;
         let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone(), file_seals);
         Ok(PreparedAttempt::Step(with, scope, files))

@@ -22,13 +22,13 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Waits for the task of the step. After a timeout or a cancel the step gets a grace period and is then aborted.
-    /// The end of the drain aborts it at once.
+    /// Waits for the task of the step. After a timeout or a cancel both tokens are cancelled. The step gets a grace period
+    /// and is then aborted. The end of the drain aborts it at once.
     pub(super) async fn supervise_step(
         &self,
         mut run: JoinHandle<Result<Value>>,
         timeout: Duration,
-        stop: &CancellationToken,
+        (stop, abort): (&CancellationToken, &CancellationToken),
         cancel: &CancellationToken,
     ) -> Result<Value> {
         let drained = async {
@@ -39,6 +39,7 @@ impl Supervisor {
             ended = &mut run => return task_result(ended),
             () = tokio::time::sleep(timeout) => {
                 stop.cancel();
+                abort.cancel();
                 let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
                 let error = Error::new(codes::STEP_TIMEOUT, message);
                 match tokio::time::timeout(STOP_GRACE_PERIOD, &mut run).await {
@@ -50,6 +51,7 @@ impl Supervisor {
             }
             () = cancel.cancelled() => {
                 stop.cancel();
+                abort.cancel();
                 let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
                 match tokio::time::timeout(CANCEL_GRACE_PERIOD, &mut run).await {
                     Ok(Ok(Ok(outputs))) => return Ok(outputs),
@@ -77,4 +79,34 @@ fn task_result(ended: std::result::Result<Result<Value>, JoinError>) -> Result<V
 fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn timeout_and_cancel_abort_what_the_step_waits_for() {
+        for (timeout, cancels, code) in [
+            (Duration::from_millis(1), false, codes::STEP_TIMEOUT),
+            (Duration::from_secs(3600), true, codes::RUN_CANCELLED),
+        ] {
+            let supervisor = Supervisor { drain: Duration::from_secs(3600), draining: CancellationToken::new() };
+            let (stop, abort, cancel) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+            if cancels {
+                cancel.cancel();
+            }
+            let (aborted, seen) = (abort.clone(), CancellationToken::new());
+            let ended = seen.clone();
+            #[expect(clippy::disallowed_methods, reason = "`supervise_step` waits for it")]
+            let run = tokio::spawn(async move {
+                aborted.cancelled().await;
+                ended.cancel();
+                Err(Error::new(codes::STEP_STOPPED, "aborted"))
+            });
+            let error = supervisor.supervise_step(run, timeout, (&stop, &abort), &cancel).await.unwrap_err();
+            assert_eq!(error.code(), code);
+            assert!(seen.is_cancelled() && stop.is_cancelled(), "the step ended by itself");
+        }
+    }
 }

@@ -182,7 +182,7 @@ impl RunStarter {
             finished_at: None,
             concurrency_slot: None,
         };
-        run.concurrency_slot = concurrency_slot(&self.config, &self.redactor, &compiled.plan, &run)?;
+        run.concurrency_slot = concurrency_slot(&self.config, &self.redactor, self.db.clock(), &compiled.plan, &run)?;
         let mut tx = self.db.begin().await?;
         if let Some(dedup_key) = new.dedup_key
             && let Some(known) = tx.dedup_keys().insert(&dedup_key.into_record(&run)).await?

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::EngineConfig;
 use crate::run_view::run_url;
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
 use afterload_pipeline::{ExprContext, OnRunConflict, PipelinePlan, resolve_to_text};
@@ -18,6 +19,7 @@ use afterload_state::{ConcurrencySlot, RunRecord};
 pub(crate) fn concurrency_slot(
     config: &EngineConfig,
     redactor: &Redactor,
+    clock: &Clock,
     plan: &PipelinePlan,
     run: &RunRecord,
 ) -> Result<Option<ConcurrencySlot>> {
@@ -27,7 +29,9 @@ pub(crate) fn concurrency_slot(
     let secrets = config.secrets.clone();
     let scope =
         ExprContext::new().with_params(&params).with_event(&run.event.clone().unwrap_or_default()).with_run(&facts);
-    let scope = scope.with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
+    let scope = scope
+        .with_clock(clock)
+        .with_secrets(move |name| secrets.get(name).map(|secret| secret.expose_secret().to_owned()));
     let key = resolve_to_text(said.key.as_deref().unwrap_or_default(), &scope).map_err(|error| {
         let error = redactor.redact_error(error);
         let told = Error::new(codes::CONCURRENCY_KEY_INVALID, error.message()).context("`concurrency.key`");

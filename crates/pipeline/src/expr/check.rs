@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::EXPRESSION_ENV;
+use super::builtins::{BuiltinKind, is_builtin};
+use super::calls::{called_functions, find_unknown_calls};
 use afterload_spanned_yaml::suggestion_hint;
 
 const EXPRESSION_ROOTS: [&str; 8] = ["params", "event", "steps", "run", "secrets", "item", "index", "file"];
@@ -105,12 +107,16 @@ pub fn check_expression(expression: &str, known: &NameScope<'_>) -> Vec<ExprDiag
         }
     };
     let mut names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+    // What is called is a function, and not a value.
+    let called = called_functions(expression);
+    names.retain(|name| !called.contains(&name.as_str()));
     names.sort();
     let mut findings: Vec<ExprDiagnostic> = names
         .iter()
         .filter_map(|name| check_name(name, known).map(|fault| locate_diagnostic(expression, name, fault)))
         .collect();
-    findings.extend(find_unknown_filters(expression));
+    let unknown = find_unknown_calls(expression).into_iter();
+    findings.extend(unknown.map(|call| expr_diagnostic(call.range, call.message, call.hint)));
     findings.sort_by_key(|finding| finding.range.start);
     findings
 }
@@ -170,6 +176,9 @@ fn check_name(name: &str, known: &NameScope<'_>) -> Option<NameDiagnostic> {
             Some((2, format!("`file` has no `{field}`"), suggestion_hint(field, OUTPUT_FILE_FIELDS)))
         }
         (root, _) if EXPRESSION_ROOTS.contains(&root) || known.extra_roots.contains(&root) => None,
+        (root, _) if is_builtin(BuiltinKind::Function, root) => {
+            Some((1, format!("`{root}` is a function"), format!("write `{root}()`")))
+        }
         ("null" | "nil" | "None", _) => Some((1, format!("unknown name `{}`", parts[0]), "write `none`".into())),
         (root, _) => Some((1, format!("unknown name `{root}`"), root_hint(root, known))),
     }
@@ -268,60 +277,6 @@ fn locate_diagnostic(expression: &str, name: &str, (parts, message, hint): NameD
         !word(before) && !word(after)
     });
     expr_diagnostic(found.unwrap_or(0..expression.len()), message, hint)
-}
-
-/// Reports unknown filters (after `|`) and tests (after `is`).
-fn find_unknown_filters(expression: &str) -> Vec<ExprDiagnostic> {
-    let mut findings = Vec::new();
-    let mut before: &str = "";
-    for (range, word) in split_tokens(expression) {
-        let kind = match before {
-            "|" => Some("filter"),
-            "is" | "is not" if word != "not" => Some("test"),
-            _ => None,
-        };
-        if let Some(kind) = kind.filter(|kind| is_identifier(word) && !is_registered(kind, word)) {
-            findings.push(expr_diagnostic(range, format!("unknown {kind} `{word}`"), ""));
-        }
-        before = if before == "is" && word == "not" { "is not" } else { word };
-    }
-    findings
-}
-
-fn is_registered(kind: &str, word: &str) -> bool {
-    let question = format!("word is {kind}");
-    let answer = EXPRESSION_ENV.compile_expression(&question).and_then(|asked| asked.eval(minijinja::context!(word)));
-    answer.is_ok_and(|answer| answer.is_true())
-}
-
-fn is_identifier(word: &str) -> bool {
-    word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-}
-
-/// Splits into words (including dots) and single punctuation characters. Quoted text is skipped.
-fn split_tokens(expression: &str) -> Vec<(Range<usize>, &str)> {
-    let bytes = expression.as_bytes();
-    let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
-    let (mut words, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
-        let start = at;
-        let byte = bytes[at];
-        at += 1;
-        if matches!(byte, b'"' | b'\'') {
-            while at < bytes.len() && bytes[at] != byte {
-                at += if bytes[at] == b'\\' { 2 } else { 1 };
-            }
-            at += 1;
-        } else if part(byte) {
-            while at < bytes.len() && part(bytes[at]) {
-                at += 1;
-            }
-        } else if byte.is_ascii_whitespace() || !byte.is_ascii() {
-            continue;
-        }
-        words.push((start..at.min(bytes.len()), expression.get(start..at).unwrap_or_default()));
-    }
-    words
 }
 
 fn expr_diagnostic(range: Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> ExprDiagnostic {

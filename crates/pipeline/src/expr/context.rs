@@ -6,6 +6,9 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object};
 use serde_json::{Map, Value};
 
+use super::builtins::NOW_FUNCTION;
+use afterload_core::clock::{Clock, format_rfc3339};
+
 type JinjaValue = minijinja::Value;
 type SecretLookup = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
@@ -67,6 +70,13 @@ impl ExprContext {
     #[must_use]
     pub fn with_secrets(self, lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         self.set_root("secrets", JinjaValue::from_object(SecretsObject(Arc::new(lookup))))
+    }
+
+    /// Sets the clock of `now()`.
+    #[must_use]
+    pub fn with_clock(self, clock: &Clock) -> Self {
+        let clock = clock.clone();
+        self.set_root(NOW_FUNCTION, JinjaValue::from_function(move || format_rfc3339(clock.now())))
     }
 
     /// Adds a step that has ended: its outputs, its state and its error. A missing output is none, for example if the

@@ -1,10 +1,15 @@
 //! Expressions: finds them in text, checks them when a pipeline is loaded, and resolves them when a step runs.
 
+mod builtins;
+mod calls;
 pub mod check;
 mod context;
+mod dates;
 mod references;
 mod template;
+mod url;
 
+pub use builtins::{BUILTINS, Builtin, BuiltinKind};
 pub use context::ExprContext;
 pub use references::referenced_names;
 pub use template::{TemplateSegment, has_expression, sole_expression, split_template};
@@ -14,23 +19,23 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::step_kind::DeferredField;
+use self::builtins::register_builtins;
+use self::calls::{find_unknown_calls, suggest_builtin};
+use self::url::{SAFE_URL_FILTER, SafeUrl, UrlBuilder, UrlFault};
+use super::step_kind::{DeferredField, FieldPath};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// Bounds the work of one expression.
 const EXPRESSION_FUEL: u64 = 100_000;
 
-/// The expression language: minijinja with strict undefined behavior and without functions.
+/// The expression language: minijinja with strict undefined behavior and the built-ins of this language.
 static EXPRESSION_ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut language = Environment::new();
     language.set_undefined_behavior(UndefinedBehavior::Strict);
     language.set_fuel(Some(EXPRESSION_FUEL));
     language.set_recursion_limit(50);
-    let functions: Vec<String> = language.globals().map(|(name, _)| name.to_owned()).collect();
-    for name in functions {
-        language.remove_global(&name);
-    }
+    register_builtins(&mut language);
     language
 });
 
@@ -51,16 +56,28 @@ pub fn resolve(with: &Value, scope: &ExprContext) -> Result<Value> {
     }
 }
 
-/// Resolves a `with:` block except for its deferred fields.
+/// Resolves a `with:` block except for its deferred fields. The fields at the paths `urls` are URLs.
 ///
 /// # Errors
-/// `expression_failed`, as [`resolve`].
-pub fn resolve_except(with: &Value, scope: &ExprContext, kept: &[DeferredField]) -> Result<Value> {
-    let Value::Object(fields) = with else { return resolve(with, scope) };
+/// `expression_failed`, as [`resolve`] and [`resolve_url`].
+pub fn resolve_except(with: &Value, scope: &ExprContext, kept: &[DeferredField], urls: &[FieldPath]) -> Result<Value> {
+    let fields = match with {
+        Value::Object(fields) => fields,
+        Value::String(text) if has_expression(text) && urls.iter().any(|path| path.is_empty()) => {
+            return resolve_url(text, scope).map(Value::String);
+        }
+        other => return resolve(other, scope),
+    };
     let resolved = fields.iter().map(|(key, value)| {
         let value = match DeferredField::match_key(kept, key) {
             Ok(_) => value.clone(),
-            Err(below) => resolve_except(value, scope, &below)?,
+            Err(below) => {
+                let urls_below = urls.iter().filter_map(|path| {
+                    let (first, rest) = path.split_first()?;
+                    (*first == key).then_some(rest)
+                });
+                resolve_except(value, scope, &below, &urls_below.collect::<Vec<_>>())?
+            }
         };
         Ok((key.clone(), value))
     });
@@ -84,6 +101,59 @@ fn resolve_template(text: &str, scope: &ExprContext) -> Result<Value> {
     Ok(Value::String(whole))
 }
 
+/// Resolves a URL. Its literal text stays as it is, and each value is percent-encoded, unless it is marked by `safe_url`.
+/// One expression can give the whole URL.
+///
+/// # Errors
+/// `expression_failed`, also for a value where the scheme or the host stands, and for one that leads to another path.
+pub fn resolve_url(text: &str, scope: &ExprContext) -> Result<String> {
+    if sole_expression(text).is_some() {
+        return resolve_to_text(text, scope);
+    }
+    let pieces = split_template(text).map_err(|_| expression_error(text, "it does not end with `}}`"))?;
+    let mut url = UrlBuilder::new();
+    let mut last_expression = "";
+    for piece in pieces {
+        let pushed = match piece {
+            TemplateSegment::Text(range) => url.push_literal(&text[range]),
+            TemplateSegment::Expression(range) => {
+                let expression = &text[range];
+                last_expression = expression;
+                let value = evaluate_to_jinja(expression, scope)?;
+                match value.downcast_object_ref::<SafeUrl>() {
+                    Some(safe) => url.push_literal(safe.as_text()),
+                    None => url.push_value(&value_to_text(expression, to_plain_value(expression, &value)?)?),
+                }
+            }
+        };
+        pushed.map_err(|fault| url_value_error(last_expression, fault))?;
+    }
+    url.finish().map_err(|fault| url_value_error(last_expression, fault))
+}
+
+/// Checks what is known of a URL before its expressions are resolved.
+///
+/// # Errors
+/// `expression_failed` for a value that cannot be marked as safe where the scheme or the host stands.
+pub fn check_url_template(text: &str) -> Result<()> {
+    let (Ok(pieces), None) = (split_template(text), sole_expression(text)) else { return Ok(()) };
+    let mut url = UrlBuilder::new();
+    for piece in pieces {
+        let (pushed, expression) = match piece {
+            TemplateSegment::Text(range) => (url.push_literal(&text[range]), ""),
+            // Such a value may hold everything up to the path.
+            TemplateSegment::Expression(range) if text[range.clone()].contains(SAFE_URL_FILTER) => return Ok(()),
+            TemplateSegment::Expression(range) => (url.push_value("x"), &text[range]),
+        };
+        pushed.map_err(|fault| url_value_error(expression, fault))?;
+    }
+    Ok(())
+}
+
+fn url_value_error(expression: &str, fault: UrlFault) -> Error {
+    expression_error(expression, fault.message()).with_hint(fault.hint())
+}
+
 /// Resolves a text to a text.
 ///
 /// # Errors
@@ -95,7 +165,7 @@ pub fn resolve_to_text(text: &str, scope: &ExprContext) -> Result<String> {
 fn value_to_text(expression: &str, value: Value) -> Result<String> {
     match value {
         Value::Null => Err(expression_error(expression, "it gives none, which has no text")
-            .with_hint("write `default('…', true)` after it, or use it as the whole value")),
+            .with_hint("write `default('…')` after it, or use it as the whole value")),
         Value::String(text) => Ok(text),
         other => Ok(other.to_string()),
     }
@@ -142,6 +212,14 @@ impl Condition {
 /// # Errors
 /// `expression_failed`.
 pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Value> {
+    to_plain_value(expression, &evaluate_to_jinja(expression, scope)?)
+}
+
+fn to_plain_value(expression: &str, value: &minijinja::Value) -> Result<Value> {
+    serde_json::to_value(value).map_err(|_| expression_error(expression, "its result is not a plain value"))
+}
+
+fn evaluate_to_jinja(expression: &str, scope: &ExprContext) -> Result<minijinja::Value> {
     let compiled = EXPRESSION_ENV.compile_expression(expression);
     let mut eventless = false;
     let value = compiled.and_then(|compiled| {
@@ -153,9 +231,10 @@ pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Valu
     let quiet = mentions_secrets(expression);
     let no_event = || {
         expression_error(expression, "the run has no `event`: no trigger started it")
-            .with_hint("write `default('…', true)` after it, or ask with `event is not none`")
+            .with_hint("write `default('…')` after it, or ask with `event is not none`")
     };
     let value = value.map_err(|error| match quiet {
+        _ if unknown_kind(&error).is_some() => unknown_call_error(expression, &error),
         _ if eventless && error.kind() == minijinja::ErrorKind::UndefinedError => no_event(),
         true => expression_error(expression, "it cannot be evaluated"),
         false => expression_error(expression, describe_jinja_error(&error)),
@@ -167,7 +246,29 @@ pub fn evaluate_expression(expression: &str, scope: &ExprContext) -> Result<Valu
             expression_error(expression, "it gives something that does not exist")
         });
     }
-    serde_json::to_value(&value).map_err(|_| expression_error(expression, "its result is not a plain value"))
+    Ok(value)
+}
+
+fn unknown_kind(error: &minijinja::Error) -> Option<BuiltinKind> {
+    match error.kind() {
+        minijinja::ErrorKind::UnknownFilter => Some(BuiltinKind::Filter),
+        minijinja::ErrorKind::UnknownTest => Some(BuiltinKind::Test),
+        minijinja::ErrorKind::UnknownFunction => Some(BuiltinKind::Function),
+        _ => None,
+    }
+}
+
+/// The error for a filter, test or function that does not exist. Its name may be the value of an expression, which is not
+/// shown.
+fn unknown_call_error(expression: &str, error: &minijinja::Error) -> Error {
+    let kind = unknown_kind(error).unwrap_or(BuiltinKind::Filter);
+    match find_unknown_calls(expression).into_iter().next() {
+        Some(call) => expression_error(expression, call.message).with_hint(call.hint),
+        None => {
+            let error = expression_error(expression, format!("it calls an unknown {}", kind.label()));
+            error.with_hint(suggest_builtin(kind, ""))
+        }
+    }
 }
 
 /// True if an expression reads a secret. Its result must not be shown.
@@ -202,89 +303,4 @@ fn json_type_name(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn scope() -> ExprContext {
-        let params = json!({ "name": "Ada", "list": [1, 2], "none": null, "price": 1.5 });
-        ExprContext::new()
-            .with_params(params.as_object().expect("a map"))
-            .with_run(&json!({ "id": "r1" }))
-            .with_step("import", &json!({ "rows": 3 }), "succeeded", &Value::Null)
-            .with_step("skipped", &Value::Null, "skipped", &Value::Null)
-            .with_secrets(|name| (name == "KEY").then(|| "canary".to_owned()))
-    }
-
-    fn one(text: &str) -> Result<Value> {
-        resolve(&json!({ "a": [text] }), &scope()).map(|value| value["a"][0].clone())
-    }
-
-    #[test]
-    fn sole_expression_keeps_its_type() {
-        for (text, expected) in [
-            ("${{ params.list }}", json!([1, 2])),
-            (" ${{ steps.import.rows + 1 }} ", json!(4)),
-            ("${{ params.none }}", json!(null)),
-            ("${{ steps.skipped.anything }}", json!(null)),
-            ("${{ steps.skipped.state }}", json!("skipped")),
-            ("${{ {'a': {'b': params.name}} }}", json!({ "a": { "b": "Ada" } })),
-            (
-                "Hi ${{ params.name | upper }}: ${{ steps.import.rows }} ${{ params.list }} ${{ true }}",
-                json!("Hi ADA: 3 [1,2] true"),
-            ),
-            ("${{ params.price }} ${{ '}}' }}", json!("1.5 }}")),
-            ("${{ params.missing | default('x') }}", json!("x")),
-            ("${{ secrets.KEY }}", json!("canary")),
-            ("$ {{ x }}", json!("$ {{ x }}")),
-        ] {
-            assert_eq!(one(text).expect(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn unresolvable_expression_fails_and_is_named() {
-        for text in [
-            "${{ params.missing }}",
-            "${{ params.missing.more }}",
-            "x ${{ params.none }}",
-            "${{ steps.nobody.rows }}",
-            "${{ 1 / 0 }}",
-            "${{ 'x' * 100000000 }}",
-            "${{ secrets.OTHER }}",
-        ] {
-            let error = one(text).expect_err(text);
-            assert_eq!(error.code(), codes::EXPRESSION_FAILED);
-            let inner = text.trim_start_matches("x ").trim_start_matches("${{ ").trim_end_matches(" }}");
-            assert!(error.message().contains(inner), "{}", error.message());
-        }
-    }
-
-    #[test]
-    fn expression_errors_never_show_a_secret() {
-        for text in [
-            "${{ secrets.KEY | int }}",
-            "${{ secrets.KEY.more.more }}",
-            "${{ secrets.KEY + 1 }}",
-            "${{ (secrets.KEY ~ 'x') | abs }}",
-        ] {
-            let error = one(text).expect_err(text);
-            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
-        }
-    }
-
-    #[test]
-    fn condition_must_be_a_boolean() {
-        for (text, expected) in
-            [("steps.import.rows > 2", true), ("${{ params.name == 'Bob' }}", false), ("false", false)]
-        {
-            assert_eq!(Condition::new(text).is_met(&scope()).expect(text), expected, "{text}");
-        }
-        let error = Condition::new("params.name").is_met(&scope()).expect_err("text");
-        assert_eq!(
-            error.message(),
-            "the expression `params.name` failed: `if` must give true or false, but it gives text"
-        );
-    }
-}
+mod tests;

@@ -35,7 +35,7 @@ impl TriggerDeps {
             "url": run_url(&self.engine.config().base_url, &id),
             "pipeline": pipeline,
         });
-        let scope = ExprContext::new().with_event(&event.data).with_run(&run);
+        let scope = ExprContext::new().with_event(&event.data).with_run(&run).with_clock(self.engine.clock());
         let origin = dedup_key.source;
         let mut data = event.data.clone();
         if let Some(object) = &event.object {

@@ -125,6 +125,7 @@ pub struct EmailSpec {
 #[serde(deny_unknown_fields)]
 pub struct WebhookSpec {
     /// The address, such as `https://push.example.com/devices/${{ person.device }}` or `${{ person.hook_url }}`.
+    /// Values in its path and query are percent-encoded.
     pub(super) url: Templated<String>,
     /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
     #[serde(default)]

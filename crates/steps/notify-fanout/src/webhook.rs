@@ -59,7 +59,7 @@ impl WebhookChannel {
 
     fn build_request(&self, scope: &ExprContext, id: &str) -> Result<EgressRequest, DeliveryError> {
         let mut request =
-            EgressRequest::post(&self.url.resolve_text(scope)?).map_err(|error| self.url.classify_error(error))?;
+            EgressRequest::post(&self.url.resolve_url(scope)?).map_err(|error| self.url.classify_error(error))?;
         for (name, value) in &self.headers {
             request =
                 request.with_header(name, &value.resolve_text(scope)?).map_err(|error| value.classify_error(error))?;

@@ -17,13 +17,13 @@ const SHOWS: &str = r#"
 name: shows
 params: { file: { type: file }, files: { type: list, items: { type: file }, default: [] }, url: { type: string } }
 steps:
-  - { id: save, uses: http.request, with: { url: "${{ params.url }}/save", save: "saved.txt" } }
+  - { id: save, uses: http.request, with: { url: "${{ params.url | safe_url }}/save", save: "saved.txt" } }
   - { id: check, uses: file.check, with: { source: "${{ steps.save.file }}" } }
-  - { id: json, uses: http.request, with: { url: "${{ params.url }}/json", json: { file: "${{ params.file }}", all: "${{ params }}", saved: "${{ steps.save.file }}" } } }
-  - { id: text, uses: http.request, with: { url: "${{ params.url }}/text", headers: { X-File: "x${{ params.file }}" }, body: "${{ params.file | tojson }} ${{ params }} ${{ steps.save.file | items | list }}" } }
-  - { id: form, uses: http.request, with: { url: "${{ params.url }}/form", form: { file: "x${{ params.file }}" }, query: { file: "${{ steps.save.file | tojson }}" } } }
+  - { id: json, uses: http.request, with: { url: "${{ params.url | safe_url }}/json", json: { file: "${{ params.file }}", all: "${{ params }}", saved: "${{ steps.save.file }}" } } }
+  - { id: text, uses: http.request, with: { url: "${{ params.url | safe_url }}/text", headers: { X-File: "x${{ params.file }}" }, body: "${{ params.file | tojson }} ${{ params }} ${{ steps.save.file | items | list }}" } }
+  - { id: form, uses: http.request, with: { url: "${{ params.url | safe_url }}/form", form: { file: "x${{ params.file }}" }, query: { file: "${{ steps.save.file | tojson }}" } } }
   - { id: each, uses: file.check, for_each: { items: ["${{ params.file }}", "${{ steps.save.file }}"] }, with: { source: "${{ item }}" } }
-  - { id: shown, uses: http.request, for_each: { items: ["${{ params.file }}"] }, with: { url: "${{ params.url }}/item", json: "${{ item }}" } }
+  - { id: shown, uses: http.request, for_each: { items: ["${{ params.file }}"] }, with: { url: "${{ params.url | safe_url }}/item", json: "${{ item }}" } }
   - { id: sql, uses: sql.execute, with: { sql: "INSERT INTO seen (t) VALUES (:file)", bind: { file: "${{ params.file }}" } } }
   - { id: mail, uses: email.send, with: { to: a@example.com, subject: "S ${{ params.file.name }}", body: "${{ params }} ${{ steps.save.file }}", links: { it: "${{ steps.save.file }}" }, attach: "${{ params.file }}" } }
   - { id: page, uses: email.send, with: { to: b@example.com, template: shows, vars: { file: "${{ params.file }}", saved: "${{ steps.save.file }}" } } }

@@ -98,7 +98,7 @@ impl HttpCall {
         }
         let answer = self.send_request(ctx, http).await?;
         let (status, headers) = (answer.status_code(), redacted_headers(&answer, hidden));
-        let text = String::from_utf8(answer.read_bytes().await?.into()).ok();
+        let text = ctx.unless_aborted(answer.read_text()).await?;
         let recorded = RecordedResponse { status, headers, text: text.map(|text| hidden.redact_text(&text)) };
         ctx.effect_log.mark_done(CALL_EFFECT_KEY, json!(recorded)).await?;
         Ok(recorded.into_outputs(hidden))
@@ -110,10 +110,14 @@ impl HttpCall {
             let id = WebhookSigner::message_id(&ctx.step.key);
             request = request.with_webhook_signature(http.webhook_signer(), &id, ctx.clock.now())?;
         }
-        let answer = http.send(request).await?;
+        let answer = ctx.unless_aborted(http.send(request)).await?;
         match self.expect.accepts_status(answer.status_code()) {
             true => Ok(answer),
-            false => Err(answer.status_error().with_hint("`expect` says which statuses are a success")),
+            false => {
+                let refusal = async { Err(answer.into_status_error().await) };
+                let hint = "`expect` says which statuses are a success";
+                ctx.unless_aborted(refusal).await.map_err(|error| error.with_hint(hint))
+            }
         }
     }
 }
@@ -161,8 +165,7 @@ async fn save_body(mut answer: EgressResponse, name: &str, most: ByteSize, ctx: 
     let media = if fits { media.to_owned() } else { "application/octet-stream".to_owned() };
     let mut file = ctx.files.create(name, &media).await?;
     let mut done = 0;
-    while let Some(bytes) = answer.next_chunk().await? {
-        ctx.check_stopped()?;
+    while let Some(bytes) = next_chunk_unless_stopped(&mut answer, ctx).await? {
         done += bytes.len() as u64;
         if done > most.0 {
             return Err(answer.too_large_error(most.0));
@@ -176,4 +179,12 @@ async fn save_body(mut answer: EgressResponse, name: &str, most: ByteSize, ctx: 
         });
     }
     file.finish().await
+}
+
+/// A server that sends nothing must not hold a step that should stop.
+async fn next_chunk_unless_stopped(answer: &mut EgressResponse, ctx: &StepContext) -> Result<Option<Bytes>> {
+    match ctx.stop.run_until_cancelled(answer.next_chunk()).await {
+        Some(read) => read,
+        None => ctx.check_stopped().map(|()| None),
+    }
 }

@@ -15,7 +15,7 @@ use afterload_core::error::Result;
 use afterload_core::file::File;
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::{EgressClient, RequestHeaders, SignatureScheme, check_request_target};
-use afterload_pipeline::{Templated, Validator};
+use afterload_pipeline::{FieldPath, Templated, Validator};
 use afterload_step_api::{Step, StepContext};
 
 /// Calls another service. Promise: at least once, with the same `Idempotency-Key` each time; a call that is known to have
@@ -30,7 +30,7 @@ pub struct HttpRequest {
     /// The method; default `GET`, with a body `POST`.
     #[serde(default)]
     pub method: Option<HttpMethod>,
-    /// The address, `https://…` or `http://…`. Up to three redirects are followed; another origin than the first is told
+    /// The address, `https://…` or `http://…`. Values in its path and query are percent-encoded. Up to three redirects are followed; another origin than the first is told
     /// no header but harmless ones.
     pub url: Templated<String>,
     /// More headers, such as `Authorization: "Bearer ${{ secrets.TOKEN }}"`.
@@ -75,7 +75,7 @@ pub struct HttpRequestOutputs {
     pub headers: BTreeMap<String, String>,
     /// The body, if it is JSON and was not saved; at most `limits.http.body` (1 MiB).
     pub json: Option<Value>,
-    /// The body, if it is text in UTF-8 and was not saved; at most `limits.http.body` (1 MiB).
+    /// The body, if it is text in its `charset` (default UTF-8) and was not saved; at most `limits.http.body` (1 MiB).
     pub text: Option<String>,
     /// The file, with `save`.
     pub file: Option<File>,
@@ -91,6 +91,7 @@ expect: [201, 409]
 timeout: 10s
 "#;
     const MAKES_FILES: bool = true;
+    const URL_FIELDS: &'static [FieldPath] = &[&["url"]];
     type Outputs = HttpRequestOutputs;
     type Deps = EgressClient;
 
@@ -157,5 +158,21 @@ mod tests {
         let fine = "url: '${{ params.url }}'\nmethod: DELETE\nheaders: { X: '${{ secrets.token }}' }\nexpect: [2xx, 404]\n\
                     sign: standard-webhooks\nsave: x.bin\nmax_size: 2mb\ntimeout: 1h\n";
         assert_eq!(found(fine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn value_cannot_name_the_host_unless_it_is_marked() {
+        for url in ["https://${{ params.host }}/x", "https://a.example${{ params.host }}/x", "${{ params.host }}/x"] {
+            let found = found(&format!("url: \"{url}\"\n"));
+            assert!(
+                found.len() == 1 && found[0].contains("`params.host`") && found[0].contains("scheme or host"),
+                "{found:?}"
+            );
+        }
+        for url in
+            ["https://${{ params.host | safe_url }}/x", "${{ params.url }}", "https://a.example/${{ params.id }}"]
+        {
+            assert_eq!(found(&format!("url: \"{url}\"\n")), Vec::<String>::new());
+        }
     }
 }
