@@ -74,6 +74,12 @@ impl ApiClient {
         self.send(request.multipart(form)).await
     }
 
+    /// Starts a new run with the params of a run. `changes` are those that differ.
+    pub(super) async fn replay_run(&self, id: &str, changes: Vec<(String, String)>) -> Result<Value> {
+        let params: Map<String, Value> = changes.into_iter().map(|(name, value)| (name, value.into())).collect();
+        self.send(self.http.post(format!("{}/v1/runs/{id}/replay", self.url)).json(&json!({ "params": params }))).await
+    }
+
     /// Sends a GET request.
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
         self.send(self.http.get(format!("{}{path}", self.url)).query(query)).await

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::client::{ApiClient, ParamArg};
@@ -97,10 +97,54 @@ enum RunsCommand {
     Retry {
         /// The run's id.
         id: String,
+        /// The definition to go on with.
+        #[arg(long, value_enum, default_value_t)]
+        definition: DefinitionArg,
         /// Show the progress until the run has ended.
         #[arg(long, short = 'f')]
         follow: bool,
     },
+    /// Start a new run with the params of a run.
+    Replay {
+        /// The run's id.
+        id: String,
+        /// A parameter that differs: `NAME=VALUE`; a file is `NAME=s3://BUCKET/KEY`.
+        #[arg(long = "param", short = 'p', value_name = "NAME=VALUE", value_parser = parse_replay_param)]
+        params: Vec<(String, String)>,
+        /// Show the progress until the new run has ended.
+        #[arg(long, short = 'f')]
+        follow: bool,
+    },
+}
+
+/// The definition with which a run goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum DefinitionArg {
+    /// That of the run.
+    #[default]
+    Own,
+    /// The one that is live now.
+    Live,
+}
+
+impl DefinitionArg {
+    fn retry_path(self, id: &str) -> String {
+        match self {
+            Self::Own => format!("/v1/runs/{id}/retry"),
+            Self::Live => format!("/v1/runs/{id}/retry?definition=live"),
+        }
+    }
+}
+
+/// Parses `NAME=VALUE`. A replay uploads no files.
+fn parse_replay_param(text: &str) -> std::result::Result<(String, String), String> {
+    match parse_run_param(text)? {
+        (name, ParamArg::Text(value)) => Ok((name, value)),
+        (_, ParamArg::File(_)) => {
+            Err("a replay uploads no file: name one as `NAME=s3://BUCKET/KEY`, or start a run with `afterload run`"
+                .into())
+        }
+    }
 }
 
 /// Parses `NAME=VALUE` or `NAME=@FILE`.
@@ -166,13 +210,22 @@ pub(super) async fn manage_runs(args: RunsArgs, config: &Config) -> Result<ExitC
             return Ok(ExitCode::SUCCESS);
         }
         Some(RunsCommand::Follow { id }) => return follow_run(&client, &id, json).await,
-        Some(RunsCommand::Retry { id, follow: true }) => {
-            client.post_empty(&format!("/v1/runs/{id}/retry")).await?;
+        Some(RunsCommand::Retry { id, definition, follow: true }) => {
+            client.post_empty(&definition.retry_path(&id)).await?;
             return follow_run(&client, &id, json).await;
+        }
+        Some(RunsCommand::Replay { id, params, follow }) => {
+            let run = client.replay_run(&id, params).await?;
+            if follow {
+                return follow_run(&client, run_id(&run), json).await;
+            }
+            run
         }
         Some(RunsCommand::Show { id }) => client.get(&format!("/v1/runs/{id}"), &[]).await?,
         Some(RunsCommand::Cancel { id }) => client.post_empty(&format!("/v1/runs/{id}/cancel")).await?,
-        Some(RunsCommand::Retry { id, follow: false }) => client.post_empty(&format!("/v1/runs/{id}/retry")).await?,
+        Some(RunsCommand::Retry { id, definition, follow: false }) => {
+            client.post_empty(&definition.retry_path(&id)).await?
+        }
     };
     match json {
         true => print_line!("{run:#}"),
@@ -268,5 +321,7 @@ mod tests {
         assert_eq!(given("handle=@@ana").unwrap(), "handle Text(\"@ana\")");
         assert_eq!(given("empty=").unwrap(), "empty Text(\"\")");
         assert!(given("nothing").is_err() && given("file=@").is_err());
+        assert_eq!(parse_replay_param("file=s3://uploads/a").unwrap(), ("file".into(), "s3://uploads/a".into()));
+        assert!(parse_replay_param("file=@a.jpg").unwrap_err().contains("uploads no file"));
     }
 }

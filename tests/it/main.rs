@@ -30,6 +30,7 @@ mod rate_limit;
 mod reload;
 mod report_query;
 mod retention;
+mod run_again;
 mod run_control;
 mod run_events;
 mod schema;

@@ -110,6 +110,11 @@ async fn responses_match_the_openapi_document() {
     calls.post("/v1/runs/{id}/retry", &path(&good, "/retry"), json!({})).await;
     calls.post("/v1/runs/{id}/retry", &path(&failed, "/retry"), json!({})).await;
     app.ended(&failed).await;
+    calls.post("/v1/runs/{id}/retry", &path(&failed, "/retry?definition=live"), json!({})).await;
+    app.ended(&failed).await;
+    let replay = calls.post("/v1/runs/{id}/replay", &path(&good, "/replay"), json!({})).await;
+    app.ended(&replay).await;
+    calls.post("/v1/runs/{id}/replay", &path(&good, "/replay"), json!({ "params": { "whom": 1 } })).await;
     let event = calls.post("/v1/events/{name}", "/v1/events/user.came", json!({ "who": "ada@example.com" })).await;
     assert_eq!(event["woken"], 0, "{event}");
     calls.post("/v1/events/{name}", "/v1/events/user%20came", json!({})).await;

@@ -101,6 +101,15 @@ async fn cli_lists_cancels_and_retries_runs(database: Database) {
     std::fs::write(&gate, "").unwrap();
     let again = afterload(&app, &["runs", "retry", &id, "--follow"]).await;
     assert!(again.status.success() && out(&again).contains("of q: succeeded"), "{}{}", out(&again), err(&again));
+    let live = afterload(&app, &["runs", "retry", &id, "--definition", "live"]).await;
+    assert!(err(&live).contains("[run_succeeded]"), "{}", err(&live));
+    let replayed = afterload(&app, &["runs", "replay", &id, "--follow"]).await;
+    assert!(replayed.status.success() && out(&replayed).contains("of q: succeeded"), "{}", err(&replayed));
+    assert!(!out(&replayed).contains(&id), "it is a new run");
+    let unknown = afterload(&app, &["runs", "replay", &id, "--param", "n=1"]).await;
+    assert!(err(&unknown).contains("[params_invalid]"), "{}", err(&unknown));
+    let file = afterload(&app, &["runs", "replay", &id, "--param", "file=@a.txt"]).await;
+    assert!(err(&file).contains("a replay uploads no file"), "{}", err(&file));
     let twice = afterload(&app, &["runs", "retry", &id]).await;
     assert!(err(&twice).contains("[run_succeeded]"), "{}", err(&twice));
     eventually("an empty queue", async || (app.app.engine.count_jobs().await.unwrap() == 0).then_some(())).await;

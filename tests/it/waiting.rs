@@ -14,6 +14,8 @@ both!(
     waits_survive_a_crash,
     suspended_step_can_be_cancelled,
     idempotent_event_starts_one_run,
+    event_numbers_fill_string_params,
+    event_key_with_another_body_is_refused,
     event_racing_with_its_wait_is_not_lost,
     schedule_starts_one_run_per_tick,
 );
@@ -237,6 +239,61 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ event.user.name }} ${{ p
     assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("params_invalid")));
     let (status, problem) = app.post("/v1/events/no%20name", json!({})).await;
     assert_eq!((status, &problem["code"]), (422, &json!("event_invalid")));
+    app.finish().await;
+}
+
+async fn event_numbers_fill_string_params(database: Database) {
+    let yaml = "
+triggers: [{ type: event, name: order.paid, with: { order: \"${{ event.order }}\" } }]
+params: { order: { type: string, max_length: 4 } }
+steps: [{ id: one, uses: test.step, with: { give: \"${{ params.order }}\" } }]
+";
+    let app = app(database, yaml).await;
+    for (given, text) in [(json!(5), "5"), (json!("005"), "005"), (json!(1.5), "1.5"), (json!(true), "true")] {
+        let heard = tell(&app, "order.paid", json!({ "order": given })).await;
+        let told = app.ended(&json!({ "id": heard["runs"][0] })).await;
+        // A call of the API follows the same rule.
+        let called = app.run_to_end("p", json!({ "order": given })).await;
+        for run in [told, called] {
+            assert_eq!((&run["params"]["order"], &run["steps"][0]["outputs"]["value"]), (&json!(text), &json!(text)));
+        }
+    }
+    let (status, problem) = app.post("/v1/pipelines/p/runs", json!({ "params": { "order": 1e20 } })).await;
+    assert_eq!((status, &problem["details"][0]["code"]), (422, &json!("param_wrong_type")), "{problem}");
+    app.finish().await;
+}
+
+async fn event_key_with_another_body_is_refused(database: Database) {
+    let yaml = "
+triggers: [{ type: event, name: order.paid, with: { order: \"${{ event.order }}\" } }]
+params: { order: { type: integer } }
+steps: [{ id: one, uses: test.step }]
+";
+    let app = app(database, yaml).await;
+    let url = format!("{}/v1/events/order.paid", app.url);
+    let send = async |key: &str, body: &'static str| {
+        let request = app.client.post(&url).bearer_auth(&app.admin_key).header("idempotency-key", key);
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let first = send("pay-1", r#"{ "order": 7, "price": 0.1 }"#).await;
+    assert_eq!(first.0, 202, "{}", first.1);
+    for other in [r#"{ "order": 8, "price": 0.1 }"#, r#"{ "order": 7 }"#, "{}", ""] {
+        let (status, problem) = send("pay-1", other).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")), "{other}: {problem}");
+    }
+    // The same values in another order and with other spaces are the same event.
+    let again = send("pay-1", r#"{"price":0.10,"order":7}"#).await;
+    assert_eq!((again.0, &again.1["id"], &again.1["runs"]), (202, &first.1["id"], &first.1["runs"]));
+    // Keys count per event name, and other keys are other events.
+    let other = send("pay-2", r#"{ "order": 8 }"#).await;
+    assert_eq!(other.0, 202, "{}", other.1);
+    assert_ne!(other.1["runs"], first.1["runs"]);
+    for (_, heard) in [&first, &other] {
+        app.ended(&json!({ "id": heard["runs"][0] })).await;
+    }
+    let page: Value = app.get("/v1/runs").await.json().await.unwrap();
+    assert_eq!(page["runs"].as_array().unwrap().len(), 2, "a refused event starts no run");
     app.finish().await;
 }
 

@@ -20,6 +20,10 @@ pub const CONCURRENCY_SKIPPED: ErrorCode = ErrorCode::stopped(
     "The run was skipped because another run with its concurrency key is active",
 )
 .with_hint("`concurrency` of the pipeline says that a run too many is skipped; a retry waits until there is room");
+pub const DEFINITION_MISMATCH: ErrorCode =
+    ErrorCode::permanent("definition_mismatch", "The live definition does not fit the finished steps of the run")
+        .with_status(409)
+        .with_hint("its details list the steps; give them back their ids and kinds, retry without `definition=live`, or start a new run");
 pub const DEFINITION_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("definition_not_found", "The stored definition of the run is missing");
 pub const DELAY_INVALID: ErrorCode = ErrorCode::permanent("delay_invalid", "The delay of a step is not valid")
@@ -62,6 +66,7 @@ pub const TOO_MANY_ITEMS: ErrorCode = ErrorCode::permanent("too_many_items", "Th
 pub const CODES: &[ErrorCode] = &[
     CONCURRENCY_KEY_INVALID,
     CONCURRENCY_SKIPPED,
+    DEFINITION_MISMATCH,
     DEFINITION_NOT_FOUND,
     DELAY_INVALID,
     ITEMS_INVALID,

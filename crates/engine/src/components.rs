@@ -150,6 +150,7 @@ impl SharedParts {
             starter: self.new_starter(&deps, &queues, &reconciler),
             retrier: RunRetrier {
                 db: db.clone(),
+                config: self.config.clone(),
                 plans: self.plans.clone(),
                 admission: self.admission.clone(),
                 reconciler: reconciler.clone(),

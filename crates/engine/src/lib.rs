@@ -41,6 +41,7 @@ use afterload_state::Db;
 use afterload_step_api::RegisteredStep;
 
 pub use config::{EngineConfig, QueueConfig, RetentionConfig};
+pub use lifecycle::retry::RetryDefinition;
 pub use lifecycle::start::{DedupKey, NewRun, StartOutcome};
 pub use plan_cache::LivePlan;
 pub use progress_view::ProgressView;

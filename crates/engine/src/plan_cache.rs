@@ -56,6 +56,11 @@ impl CompiledPlan {
         Self { steps: plan.sections.iter_steps().map(step).collect(), plan: Arc::new(plan) }
     }
 
+    /// The step with this id.
+    pub fn find_step(&self, id: &str) -> Option<&PlanStep> {
+        self.step_index(id).map(|index| &self.steps[index].step)
+    }
+
     /// The position of the step with this id.
     pub fn step_index(&self, id: &str) -> Option<usize> {
         self.steps.iter().position(|known| known.step.id == id)

@@ -27,7 +27,7 @@ pub struct RunView {
     /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
     #[schemars(with = "RunStatus")]
     pub status: &'static str,
-    /// What started it.
+    /// What started it, such as `api` or `replay of ID`.
     pub origin: String,
     /// Its parameters.
     pub params: Value,

@@ -196,6 +196,13 @@ impl RunStore<&mut DbTx> {
         self.0.notifications().reset(id).await
     }
 
+    /// Stores another definition of an ended run, and the params as that definition binds them.
+    pub async fn set_definition(self, run: &RunRecord) -> Result<()> {
+        let params = run.file_seals.seal_copy(&run.params);
+        let sql = "UPDATE runs SET digest = $2, params = $3 WHERE id = $1";
+        self.0.execute(sql, &args![&run.id, &run.digest, &params]).await.map(drop)
+    }
+
     /// Records the error of a run. The first error stays.
     pub async fn set_error(self, id: &str, error: &serde_json::Value) -> Result<()> {
         self.0.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)

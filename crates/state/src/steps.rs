@@ -215,6 +215,17 @@ impl StepStore<&mut DbTx> {
         self.0.execute(&format!("{UPDATE_RESET_STEP} WHERE id = $1"), &args![id]).await.map(drop)
     }
 
+    /// Gives an ended step and its items their place, queue and priority in another definition.
+    pub async fn set_place(self, id: &str, position: i64, queue: &str, priority: i64) -> Result<()> {
+        let sql = "UPDATE step_runs SET position = $2, queue = $3, priority = $4 WHERE id = $1 OR parent = $1";
+        self.0.execute(sql, &args![id, position, queue, priority]).await.map(drop)
+    }
+
+    /// Deletes an ended step with its items. What it did to the outside stays recorded.
+    pub async fn delete(self, id: &str) -> Result<()> {
+        self.0.execute("DELETE FROM step_runs WHERE id = $1 OR parent = $1", &args![id]).await.map(drop)
+    }
+
     /// Locks a step that needs a job until the end of the transaction. Returns `None` if it no longer needs one.
     pub async fn lock_due(self, id: &str) -> Result<Option<StepRecord>> {
         let sql = format!(

@@ -154,7 +154,8 @@ pub struct ProgressUpdate {
     pub counts: ProgressCounts,
 }
 
-/// Reports the progress of a step. A report is cheap: the engine stores the last one at most twice a second.
+/// Reports the progress of a step. A report is cheap: the engine stores the last one at most twice a second,
+/// and the first progress of an attempt at once.
 #[derive(Clone)]
 pub struct ProgressReporter(Arc<watch::Sender<ProgressUpdate>>);
 

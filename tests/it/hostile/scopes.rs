@@ -155,6 +155,8 @@ impl Fixture {
             route("GET", "/v1/runs/{id}/events", format!("{run}/events"), None, READERS, READERS),
             route("POST", "/v1/runs/{id}/cancel", cancel, empty(), WRITERS, ADMIN),
             route("POST", "/v1/runs/{id}/retry", retry, empty(), WRITERS, ADMIN),
+            // It shows and starts a run.
+            route("POST", "/v1/runs/{id}/replay", format!("{run}/replay"), empty(), ADMIN, ADMIN),
             route("GET", "/v1/runs/{id}/steps/{step}/items", format!("{run}/steps/make/items"), None, READERS, READERS),
             route("GET", "/v1/artifacts/{id}", format!("/v1/artifacts/{artifact}"), None, READERS, READERS),
             route("GET", "/v1/artifacts/{id}/links", format!("/v1/artifacts/{artifact}/links"), None, READERS, READERS),

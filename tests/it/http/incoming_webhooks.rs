@@ -122,6 +122,11 @@ async fn webhook_publishes_one_event_and_a_forged_one_none(database: Database) {
     assert_eq!((started.len(), runs(&app).await), (1, 1), "sent again, it is the same event");
     let run = app.ended(&json!({ "id": started[0][0] })).await;
     assert_eq!(run["steps"][0]["outputs"]["value"], 7, "{run}");
+    // Another event under the same id is a mistake of the sender.
+    let other = Webhook::signed(SECRET, "msg_1", now, r#"{"type": "order.paid", "data": {"order": 8}}"#);
+    let (status, problem) = other.send(&app).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("idempotency_key_reused")), "{problem}");
+    assert_eq!(runs(&app).await, 1);
     // An API key is not a webhook secret, whatever its name.
     let request = app.client.post(format!("{}/v1/events/order.paid", app.url)).bearer_auth(&app.admin_key);
     let request = request.header("idempotency-key", "msg_1").body(body);

@@ -1,10 +1,12 @@
-//! Turns progress reports of a step into the view of the API, and stores it at most twice a second.
+//! Turns progress reports of a step into the view of the API, and stores it at most twice a second. The first progress
+//! after a claim is stored at once.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -65,6 +67,47 @@ impl ProgressTracker {
     }
 }
 
+/// Decides when a report is stored.
+struct ProgressPace {
+    interval: Interval,
+    /// True once the attempt has stored that it moved.
+    has_stored_move: bool,
+}
+
+impl ProgressPace {
+    fn new(period: Duration) -> Self {
+        let mut interval = tokio::time::interval(period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { interval, has_stored_move: false }
+    }
+
+    /// Waits until a report is to be stored. Returns `None` when the step has ended.
+    ///
+    /// The first progress of an attempt does not wait for the interval: a step that commits work and crashes soon after
+    /// has moved, and must not be quarantined.
+    async fn next_view(
+        &mut self,
+        gauge: &ProgressTracker,
+        reports: &mut watch::Receiver<ProgressUpdate>,
+        ended: &CancellationToken,
+    ) -> Option<ProgressView> {
+        tokio::select! {
+            changed = reports.changed() => changed.ok()?,
+            () = ended.cancelled() => return None,
+        }
+        let is_first_move =
+            |report: &ProgressUpdate| !self.has_stored_move && gauge.has_advanced(&gauge.to_view(report));
+        let first_move = async { reports.wait_for(is_first_move).await.is_ok() };
+        tokio::select! {
+            true = first_move => self.interval.reset(),
+            _ = self.interval.tick() => {}
+            () = ended.cancelled() => return None,
+        }
+        let report = reports.borrow_and_update().clone();
+        Some(gauge.to_view(&report))
+    }
+}
+
 pub(crate) struct ProgressStore {
     pub(crate) db: Db,
     pub(crate) watches: Arc<RunWatches>,
@@ -80,20 +123,11 @@ impl ProgressStore {
         stop: &CancellationToken,
         ended: &CancellationToken,
     ) {
-        let mut pace = tokio::time::interval(PROGRESS_STORE_INTERVAL);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                changed = reports.changed() => if changed.is_err() { return },
-                () = ended.cancelled() => return,
-            }
-            tokio::select! {
-                _ = pace.tick() => {}
-                () = ended.cancelled() => return,
-            }
-            let view = gauge.to_view(&reports.borrow_and_update().clone());
-            match self.try_store_progress(claimed, &json!(view), gauge.has_advanced(&view)).await {
-                Ok(true) => {}
+        let mut pace = ProgressPace::new(PROGRESS_STORE_INTERVAL);
+        while let Some(view) = pace.next_view(gauge, &mut reports, ended).await {
+            let moved = gauge.has_advanced(&view);
+            match self.try_store_progress(claimed, &json!(view), moved).await {
+                Ok(true) => pace.has_stored_move |= moved,
                 Ok(false) => {
                     warn!("the step's lease is lost; stopping it");
                     stop.cancel();
@@ -127,10 +161,38 @@ fn round_rate(rate: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn report(done: u64, total: Option<u64>) -> ProgressUpdate {
         ProgressUpdate { done, total, unit: "rows".into(), ..ProgressUpdate::default() }
+    }
+
+    #[tokio::test]
+    async fn first_progress_of_an_attempt_does_not_wait_for_the_interval() {
+        let before = ProgressView { done: 2, ..ProgressView::default() };
+        let gauge = ProgressTracker::new(Some(&before), Redactor::new([]));
+        let (sender, mut reports) = watch::channel(ProgressUpdate::default());
+        let ended = CancellationToken::new();
+        // So long that a report which waits for it never comes.
+        let mut pace = ProgressPace::new(Duration::from_secs(24 * 3600));
+        let send = |done| sender.send(report(done, Some(10))).expect("a receiver");
+        send(0);
+        assert_eq!(pace.next_view(&gauge, &mut reports, &ended).await.expect("a view").done, 2);
+        // What was there before waits, until the attempt moves.
+        send(2);
+        let (view, ()) = tokio::join!(pace.next_view(&gauge, &mut reports, &ended), async {
+            tokio::task::yield_now().await;
+            send(3);
+        });
+        let view = view.expect("a view");
+        assert_eq!((view.done, gauge.has_advanced(&view)), (3, true));
+        pace.has_stored_move = true;
+        send(4);
+        assert!(pace.next_view(&gauge, &mut reports, &ended).now_or_never().is_none(), "the others wait");
+        ended.cancel();
+        assert!(pace.next_view(&gauge, &mut reports, &ended).await.is_none());
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl<'a> FileGrants<'a> {
         Self { keyring, run, seals }
     }
 
+    /// The files that an earlier definition has authorized for the same run.
+    pub(crate) fn from_seals(keyring: &'a Keyring, run: &'a str, seals: FileSeals) -> Self {
+        Self { keyring, run, seals }
+    }
+
     /// Requires a seal for every file of a `file` param, and returns the seals. The author of the pipeline may read any
     /// file, so those of `author_params` and of defaults are sealed here.
     ///

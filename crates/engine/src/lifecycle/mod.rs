@@ -8,5 +8,7 @@ pub(crate) mod finish;
 pub(crate) mod follow_up;
 pub(crate) mod reconcile;
 pub(crate) mod retry;
+mod retry_live;
+mod retry_steps;
 pub(crate) mod run_notifications;
 pub(crate) mod start;

@@ -14,7 +14,7 @@ use crate::lifecycle::admit::{Admission, AdmissionKind};
 use crate::lifecycle::advance::TransitionPublisher;
 use crate::lifecycle::file_grants::FileGrants;
 use crate::lifecycle::reconcile::ConcurrencyReconciler;
-use crate::plan_cache::{CompiledPlan, CompiledStep, PlanCache};
+use crate::plan_cache::{CompiledStep, PlanCache};
 use crate::run_errors::{error_to_json, pipeline_not_found};
 use crate::scheduling::concurrency::concurrency_slot;
 use crate::scheduling::queues::QueueList;
@@ -43,6 +43,8 @@ pub struct NewRun {
     pub author_params: BTreeSet<String>,
     /// The kind of trigger, such as `api`.
     pub origin: &'static str,
+    /// The run that this one repeats. It becomes part of the stored origin.
+    pub replay_of: Option<String>,
     /// The uploaded files; they become artifacts of the run.
     pub uploads: Vec<File>,
     /// When the run may start; `None`: at once.
@@ -169,7 +171,7 @@ impl RunStarter {
             pipeline: definition.name,
             digest: definition.digest,
             status: RunStatus::Queued,
-            origin: new.origin.to_owned(),
+            origin: stored_origin(new.origin, new.replay_of.as_deref()),
             params: Value::Object(params),
             event: new.event,
             file_seals,
@@ -196,7 +198,8 @@ impl RunStarter {
         if let Some(url) = &new.notify_url {
             tx.notifications().insert(&run.id, url).await?;
         }
-        for mut step in new_step_records(&run.id, &compiled) {
+        for (position, known) in compiled.steps.iter().enumerate() {
+            let mut step = new_step_record(&run.id, position, known);
             step.priority = new.priority.map_or(step.priority, i64::from);
             step.queue = new.queue.clone().unwrap_or(step.queue);
             tx.steps().insert(&step).await?;
@@ -216,7 +219,7 @@ impl RunStarter {
         failpoint!("start.before_commit");
         tx.commit().await?;
         failpoint!("start.after_commit");
-        self.metrics.count_accepted_run(&run.pipeline, &run.origin);
+        self.metrics.count_accepted_run(&run.pipeline, new.origin);
         tracing::info!(run.id = run.id, pipeline.name = run.pipeline, origin = run.origin, "run accepted");
         self.publisher.after_commit(&run, &moves);
         self.reconciler.cancel_superseded_by(&run).await;
@@ -268,14 +271,27 @@ impl RunStarter {
     }
 }
 
+/// The origin as runs show it, such as `replay of 01ARZ3NDEKTSV4RRFFQ69G5FAV`.
+fn stored_origin(origin: &str, replay_of: Option<&str>) -> String {
+    match replay_of {
+        Some(id) => format!("{origin} of {id}"),
+        None => origin.to_owned(),
+    }
+}
+
 /// The ids of the artifacts that the run may read. They are sorted, so that all runs lock them in the same order.
 fn artifact_ids(seals: &FileSeals) -> Vec<String> {
     let ids: BTreeSet<_> = seals.files().filter_map(|file| file.artifact_id.clone()).collect();
     ids.into_iter().collect()
 }
 
-fn new_step_records(run: &str, compiled: &CompiledPlan) -> Vec<StepRecord> {
-    let step = |(position, CompiledStep { step, section, .. }): (usize, &CompiledStep)| StepRecord {
+/// A step that waits for its start.
+pub(super) fn new_step_record(
+    run: &str,
+    position: usize,
+    CompiledStep { step, section, .. }: &CompiledStep,
+) -> StepRecord {
+    StepRecord {
         id: Ulid::generate().to_string(),
         run_id: run.to_owned(),
         section: section.field_name().to_owned(),
@@ -303,6 +319,5 @@ fn new_step_records(run: &str, compiled: &CompiledPlan) -> Vec<StepRecord> {
         due_at: None,
         started_at: None,
         finished_at: None,
-    };
-    compiled.steps.iter().enumerate().map(step).collect()
+    }
 }

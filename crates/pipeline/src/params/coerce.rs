@@ -37,6 +37,9 @@ impl InvalidParam {
     }
 }
 
+/// From here on not every whole number has a double of its own.
+const MAX_EXACT_WHOLE: f64 = 9_007_199_254_740_992.0;
+
 type Coerced<T = Value> = Result<T, InvalidParam>;
 
 /// Converts a value to a type.
@@ -46,7 +49,7 @@ type Coerced<T = Value> = Result<T, InvalidParam>;
 pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
     match kind {
         ParamType::String { min_length, max_length, pattern } => {
-            let text = expect_text(value, "text")?;
+            let text = to_text(value)?;
             check_length(&text, *min_length, *max_length)?;
             check_pattern(&text, pattern.as_ref())?;
             Ok(text.into())
@@ -74,7 +77,12 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
         ParamType::Url => coerce_text_if(value, "an address that starts with `http://` or `https://`", is_url),
         ParamType::Ip => coerce_text_if(value, "an IP address", |text| text.parse::<IpAddr>().is_ok()),
         ParamType::Enum { values } => {
-            let text = scalar_to_text(&value).ok_or_else(|| wrong_type("one of the choices", &value))?;
+            let text = match value {
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    return Err(wrong_type("one of the choices", &value));
+                }
+                scalar => to_text(scalar)?,
+            };
             match values.contains(&text) {
                 true => Ok(text.into()),
                 false => {
@@ -191,11 +199,20 @@ fn expect_text(value: Value, expected: &str) -> Coerced<String> {
     }
 }
 
-fn scalar_to_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        _ => None,
+/// Converts a value to text. Events, rows and callers do not agree on whether an id such as `5` is text, so numbers and
+/// booleans are taken as their JSON text. A number that JSON readers round is refused, because its digits are lost.
+fn to_text(value: Value) -> Coerced<String> {
+    match &value {
+        Value::Number(number)
+            if number.is_f64() && number.as_f64().is_none_or(|number| number.abs() >= MAX_EXACT_WHOLE) =>
+        {
+            Err(InvalidParam::new(
+                codes::PARAM_WRONG_TYPE,
+                "a number this large has lost digits; send it as text, in quotes",
+            ))
+        }
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        _ => expect_text(value, "text"),
     }
 }
 
@@ -309,6 +326,38 @@ pub(super) fn truncate_text(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_and_booleans_are_text_for_a_string() {
+        let kind = ParamType::String { min_length: None, max_length: Some(20), pattern: None };
+        let text = |json: &str| coerce_value(&kind, serde_json::from_str(json).unwrap());
+        for (json, expected) in [
+            ("\"0049\"", "0049"),
+            ("5", "5"),
+            ("-7", "-7"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("1.5", "1.5"),
+            // JSON readers do not keep zeros at the end.
+            ("1.50", "1.5"),
+            ("2.0", "2.0"),
+            ("true", "true"),
+            ("false", "false"),
+        ] {
+            assert_eq!(text(json).unwrap(), expected, "{json}");
+        }
+        for json in ["18446744073709551616", "-9223372036854775809", "1e300", "9007199254740993.0", "null", "[5]", "{}"]
+        {
+            assert_eq!(text(json).unwrap_err().code, codes::PARAM_WRONG_TYPE, "{json}");
+        }
+        let list = ParamType::List { items: Some(Box::new(kind.clone())), max_items: None };
+        assert_eq!(
+            coerce_value(&list, serde_json::json!([1, "a", true])).unwrap(),
+            serde_json::json!(["1", "a", "true"])
+        );
+        let short = ParamType::String { min_length: None, max_length: Some(1), pattern: None };
+        assert_eq!(coerce_value(&short, 12.into()).unwrap_err().code, codes::PARAM_TOO_LONG);
+    }
 
     #[test]
     fn csv_is_accepted_under_every_media_type_of_clients() {

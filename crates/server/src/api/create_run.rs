@@ -133,13 +133,13 @@ pub(super) async fn create_run(
     }
 }
 
-struct RunRequest {
-    app: ApiState,
-    caller: Caller,
-    pipeline: PipelineSummary,
-    key: Option<String>,
-    options: RunOptions,
-    id: String,
+pub(super) struct RunRequest {
+    pub app: ApiState,
+    pub caller: Caller,
+    pub pipeline: PipelineSummary,
+    pub key: Option<String>,
+    pub options: RunOptions,
+    pub id: String,
 }
 
 pub(super) struct CreatedRun {
@@ -228,7 +228,7 @@ impl RunRequest {
         })
     }
 
-    async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
+    pub(super) async fn is_replay(&self, dedup_key: Option<&DedupKey>) -> Result<bool> {
         let Some(DedupKey { source, key, .. }) = dedup_key else { return Ok(false) };
         Ok(self.app.db().dedup_keys().find(&self.pipeline.name, source, key).await?.is_some())
     }
@@ -276,7 +276,7 @@ impl RunRequest {
         }
     }
 
-    async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
+    pub(super) async fn start_run(&self, new: NewRun, uploads: &mut RunUploads) -> Result<CreatedRun> {
         let own_fingerprint = new.dedup_key.as_ref().and_then(|dedup_key| dedup_key.fingerprint.clone());
         match self.app.start_run(new).await {
             Ok(StartOutcome::Created(run)) => Ok(CreatedRun { run: *run, replayed: false, access: RunAccess::Creator }),

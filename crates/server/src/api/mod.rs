@@ -27,6 +27,7 @@ mod problem;
 mod publish_event;
 mod queues;
 mod range;
+mod replay_run;
 mod request_log;
 mod routes;
 mod run_feed;

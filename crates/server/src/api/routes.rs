@@ -15,7 +15,7 @@ use super::openapi::{ApiRoutes, Operation};
 use super::visible_run::{RunReceipt, VisibleRun};
 use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
-    run_reader, run_sse, runs, s3_notifications,
+    replay_run, run_reader, run_sse, runs, s3_notifications,
 };
 use crate::codes;
 use crate::triggers::{EventResult, NotificationResult, S3NotificationBody};
@@ -215,6 +215,7 @@ fn run_action_routes(routes: ApiRoutes) -> ApiRoutes {
             post(runs::retry_run),
             Operation::new("retryRun", "Goes on with a failed or cancelled run from the steps that did not succeed")
                 .require_key()
+                .query_params::<runs::RetryQuery>()
                 .json_response::<VisibleRun>(202, "the run goes on")
                 .json_response::<VisibleRun>(200, "the run has ended again")
                 .with_errors(&[
@@ -224,6 +225,35 @@ fn run_action_routes(routes: ApiRoutes) -> ApiRoutes {
                     codes::RUN_FILES_EXPIRED,
                     codes::RUN_NEVER_BEGAN,
                     codes::DEFINITION_INVALID,
+                ])
+                .with_errors(&[codes::DEFINITION_MISMATCH, codes::PIPELINE_NOT_FOUND, codes::PARAMS_INVALID]),
+        )
+        .add_route(
+            POST,
+            "/v1/runs/{id}/replay",
+            post(replay_run::replay_run),
+            Operation::new("replayRun", "Starts a new run with the params of a run, or with some of them changed")
+                .require_key()
+                .idempotency_key("the same request may be sent again under it for a day")
+                .request_header("Prefer", "`wait=SECONDS`: answer when the run has ended, if that is soon enough")
+                .json_body::<replay_run::ReplayBody>()
+                .json_response::<StartedRun>(202, "the new run is on disk and will happen")
+                .json_response::<StartedRun>(200, "the new run has ended, for callers that waited")
+                .with_errors(&[
+                    codes::RUN_NOT_FOUND,
+                    codes::PIPELINE_NOT_FOUND,
+                    codes::PARAMS_INVALID,
+                    codes::FILE_EXPIRED,
+                    codes::BUCKET_FORBIDDEN,
+                    codes::CONCURRENCY_KEY_INVALID,
+                    codes::IDEMPOTENCY_KEY_REUSED,
+                    codes::TOO_MANY_FILES,
+                ])
+                .with_errors(&[
+                    codes::OBJECT_NOT_FOUND,
+                    codes::OBJECT_CHANGED,
+                    codes::OBJECT_ACCESS_DENIED,
+                    codes::BUCKET_NOT_CONFIGURED,
                 ]),
         )
 }
@@ -338,11 +368,11 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             )
             .key_or_signature()
             .path_pattern("^[A-Za-z0-9._-]{1,100}$")
-            .idempotency_key("the event's own id: told again, it is the same event")
+            .idempotency_key("the event's own id: told again, it is the same event; with another body it is refused")
             .json_body::<Map<String, Value>>()
             .json_response::<EventResult>(202, "all that it starts and wakes is on disk")
             .json_response::<EventResult>(200, "the same, for a webhook")
-            .with_errors(&[codes::HEADER_INVALID, codes::EVENT_INVALID]),
+            .with_errors(&[codes::HEADER_INVALID, codes::EVENT_INVALID, codes::IDEMPOTENCY_KEY_REUSED]),
         )
 }
 

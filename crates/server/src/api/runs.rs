@@ -23,7 +23,7 @@ use super::visible_run::{RunAccess, find_run, run_not_found};
 use crate::codes;
 use afterload_core::clock;
 use afterload_core::error::{Error, Result};
-use afterload_engine::run_url;
+use afterload_engine::{RetryDefinition, run_url};
 use afterload_state::{RunFilter, RunRecord, RunStatus};
 
 const DEFAULT_PAGE_SIZE: u32 = 50;
@@ -204,14 +204,43 @@ pub(super) async fn cancel_run(
     run_response(&app, caller, &id).await
 }
 
+/// The query of a retry.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryQuery {
+    /// `live`: go on with the definition that is live now; default: with that of the run.
+    definition: Option<DefinitionChoice>,
+}
+
+/// The definition with which a run goes on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum DefinitionChoice {
+    /// That of the run.
+    #[default]
+    Own,
+    /// The one that is live now.
+    Live,
+}
+
+impl From<DefinitionChoice> for RetryDefinition {
+    fn from(choice: DefinitionChoice) -> Self {
+        match choice {
+            DefinitionChoice::Own => Self::Own,
+            DefinitionChoice::Live => Self::Live,
+        }
+    }
+}
+
 /// `POST /v1/runs/{id}/retry`
 pub(super) async fn retry_run(
     State(app): State<ApiState>,
     caller: Caller,
     PathId(id): PathId,
+    StrictQuery(query): StrictQuery<RetryQuery>,
 ) -> Result<Response, Problem> {
     require_run_write(&app, &caller, &id).await?;
-    app.engine().retry_run(&id).await?;
+    app.engine().retry_run(&id, query.definition.unwrap_or_default().into()).await?;
     run_response(&app, caller, &id).await
 }
 

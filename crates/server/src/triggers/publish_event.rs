@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::trigger_event::TriggerEvent;
 use super::{TriggerDeps, Triggers};
 use crate::codes;
-use afterload_core::error::Result;
+use afterload_core::error::{Error, Result};
 use afterload_engine::{DedupKey, StartOutcome};
 use afterload_pipeline::Trigger;
 
@@ -29,10 +29,15 @@ impl Triggers {
     /// Handles one event. Everything it causes is committed when this returns. The same `key` is the same event.
     ///
     /// # Errors
-    /// After an error the caller must send the event again.
+    /// `idempotency_key_reused` if the key came with another body before. After any other error the caller must send the
+    /// event again.
     pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
         let inner = &self.0;
+        let sent = key.is_some().then(|| body.clone());
         let (receipt, event) = inner.engine.publish_event(name, key, body).await?;
+        if sent.is_some_and(|sent| !is_same_body(&sent, &event.body)) {
+            return Err(event_key_reused());
+        }
         let runs = inner.start_event_runs(name, &event.id, &event.body.into()).await?;
         Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
     }
@@ -56,5 +61,39 @@ impl TriggerDeps {
             }
         }
         Ok(runs)
+    }
+}
+
+/// Compares two bodies. The order of fields does not count. A known body was read back from its text, which can change
+/// the last digit of a number, so the sent one is also compared as it would be read back.
+fn is_same_body(sent: &Value, known: &Value) -> bool {
+    sent == known || sent.to_string().parse::<Value>().is_ok_and(|read_back| read_back == *known)
+}
+
+/// The error for a key that was used with another event.
+fn event_key_reused() -> Error {
+    Error::new(codes::IDEMPOTENCY_KEY_REUSED, "the key of the event came with another body before")
+        .with_hint("use a new `Idempotency-Key`, and as the sender of webhooks a new `webhook-id`, for each event")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bodies_are_compared_by_their_values() {
+        let body = json!({ "order": { "id": 7, "price": 1.5 }, "tags": ["a", "b"] });
+        assert!(is_same_body(&body, &json!({ "tags": ["a", "b"], "order": { "price": 1.50, "id": 7 } })));
+        for other in [
+            json!({ "order": { "id": 8, "price": 1.5 }, "tags": ["a", "b"] }),
+            json!({ "order": { "id": "7", "price": 1.5 }, "tags": ["a", "b"] }),
+            json!({ "order": { "id": 7, "price": 1.5 }, "tags": ["b", "a"] }),
+            json!({ "order": { "id": 7, "price": 1.5 }, "tags": ["a", "b"], "more": null }),
+            json!({}),
+        ] {
+            assert!(!is_same_body(&body, &other), "{other}");
+        }
     }
 }
