@@ -14,6 +14,7 @@ use crate::support::{Database, TestApp, both};
 both!(
     attachments_are_sent,
     attachments_over_the_limit_fail_with_a_hint,
+    international_host_is_sent_as_ascii_and_mailbox_is_refused,
     mails_to_a_domain_keep_the_rate,
     secrets_appear_in_no_mail_and_no_error,
 );
@@ -110,6 +111,25 @@ steps:
     assert_eq!((code, attempt), (&json!("mail_attachments_too_large"), &json!(1)), "{run}");
     assert!(run["error"]["message"].as_str().unwrap().contains("more than 29b together"), "{run}");
     assert_eq!(app.mails().len(), 1, "nobody receives half of it");
+    app.finish().await;
+}
+
+async fn international_host_is_sent_as_ascii_and_mailbox_is_refused(database: Database) {
+    let yaml = r#"
+name: mails
+params: { to: { type: email } }
+steps:
+  - { id: mail, uses: email.send, with: { to: "${{ params.to }}", subject: Hello, body: You } }
+"#;
+    let app = TestApp::builder(database).pipeline("mails", yaml).start().await;
+    let run = app.run_to_end("mails", json!({ "to": "a@bücher.example" })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let mails = app.mails();
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    assert!(mails[0].contains("X-Envelope-To: a@xn--bcher-kva.example"), "{}", mails[0]);
+    let (status, refusal) = app.post("/v1/pipelines/mails/runs", json!({ "params": { "to": "ü@b.co" } })).await;
+    assert_eq!((status, &refusal["details"][0]["code"]), (422, &json!("param_email_not_ascii")), "{refusal}");
+    assert_eq!(app.mails().len(), 1);
     app.finish().await;
 }
 

@@ -183,7 +183,7 @@ fn demo_runs_every_pipeline_repeatedly() {
             ("contacts-import", &["demo-data/rejected.csv"]),
             ("avatar", &["96x96", "320x320", "/thumbnails/avatars/"]),
             ("sales-report", &["rows=180", ".xlsx (", "to ops@example.com: ", "to sales@example.com: "]),
-            ("sign-in-geo", &["sign-in from 203.0.113.7 noted as Kyoto, JP"]),
+            ("sign-in-geo", &["sign-in from 192.175.48.7 noted as Kyoto, JP"]),
             (
                 "tweet-notify",
                 &["4999 timelines have it by follow", "2 timelines have it by mention", "to zoe@example.com: "],

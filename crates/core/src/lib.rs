@@ -1,4 +1,5 @@
-//! What every crate uses: errors, the clock, units, secrets, identifiers, texts, counts of work, failpoints.
+//! What every crate uses: errors, the clock, units, secrets, identifiers, texts, IP ranges, counts of work,
+//! failpoints.
 
 pub mod blocking;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod failpoint;
 pub mod file;
 pub mod file_seals;
 pub mod identifier;
+pub mod ip_ranges;
 pub mod keyring;
 pub mod object_names;
 pub mod percent;

@@ -11,7 +11,6 @@ mod config;
 mod errors;
 mod fields;
 mod http_url;
-mod ip_ranges;
 mod policy;
 mod redirect;
 mod request;

@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::config::{EgressRule, HostPattern};
-use super::ip_ranges::non_public_kind;
+use afterload_core::ip_ranges::non_public_kind;
 
 /// Resolves host names. Tests use one whose answers change.
 pub(crate) trait DnsResolver: Send + Sync {

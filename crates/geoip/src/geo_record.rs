@@ -40,7 +40,8 @@ pub struct GeoRecord {
     pub asn: Option<u64>,
     /// The operator of the network.
     pub isp: Option<String>,
-    /// The provider that knew the address, such as `mmdb:city`; `local` for private addresses; null if none knew it.
+    /// The provider that knew the address, such as `mmdb:city`; `local` for addresses without a public location; null if
+    /// none knew it.
     pub provider: Option<String>,
 }
 

@@ -103,7 +103,7 @@ pub enum GeoProvider {
 pub struct ProviderChain {
     /// The providers, in order.
     pub providers: Vec<GeoProvider>,
-    /// The record of loopback and private addresses.
+    /// The record of addresses without a public location.
     pub local_record: GeoRecord,
     /// How long the answers of services stay cached.
     pub max_cache_age: Duration,

@@ -227,11 +227,16 @@ impl<'a> Validator<'a> {
 
     /// Reports SQL at `path` that its database refuses, if databases are asked.
     pub fn verify_query(&mut self, path: &[&str], connection: &str, sql: &str) {
-        let known = self.ctx.connections.as_ref().is_none_or(|known| known.contains(connection));
-        let Some(QueryVerifier(verify)) = self.ctx.query_verifier.as_ref().filter(|_| known) else { return };
-        if let Err(error) = verify(connection, sql) {
+        if let Some(error) = self.find_query_error(connection, sql) {
             self.report_refused(path, &error);
         }
+    }
+
+    /// Returns why the database refuses SQL. `None` if it does not, or if databases are not asked.
+    pub fn find_query_error(&self, connection: &str, sql: &str) -> Option<Error> {
+        let known = self.ctx.connections.as_ref().is_none_or(|known| known.contains(connection));
+        let QueryVerifier(verify) = self.ctx.query_verifier.as_ref().filter(|_| known)?;
+        verify(connection, sql).err()
     }
 
     /// Reports an unknown connection, or a read-only one if the step writes.

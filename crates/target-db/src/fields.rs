@@ -4,7 +4,8 @@ use crate::codes;
 use serde::de::DeserializeOwned;
 
 use crate::bind::BindValues;
-use crate::statement::ParsedStatement;
+use crate::recipients::{is_statement_error, select_column_sql};
+use crate::statement::{ParsedStatement, missing_column_error};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 
@@ -55,6 +56,30 @@ pub fn check_reads(
         Err(_) if !statement.is_read_only() => check.report_invalid(at, what, ""),
         Err(error) => check.report_refused(at, &error),
         Ok(()) => check.verify_query(at, connection, &statement.sql.to_named_sql()),
+    }
+}
+
+/// Reports a column, named at the path `at` of `with`, that the query does not return. The text decides where it can, and
+/// else the database, if databases are asked.
+pub fn check_result_column(
+    check: &mut Validator<'_>,
+    connection: &str,
+    at: &[&str],
+    statement: Option<&ParsedStatement>,
+    column: &str,
+) {
+    let Some(statement) = statement.filter(|statement| statement.is_read_only()) else { return };
+    if let Err(error) = statement.check_result_column(column) {
+        return check.report_refused(at, &error);
+    }
+    let sql = statement.sql.to_named_sql();
+    // A query that the database refuses as it is has its problem elsewhere.
+    if check.find_query_error(connection, &sql).is_some() {
+        return;
+    }
+    let refused = check.find_query_error(connection, &select_column_sql(&sql, column));
+    if refused.is_some_and(|error| is_statement_error(&error)) {
+        check.report_refused(at, &missing_column_error(column));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::checkpoint::refuse_reserved_table;
 use crate::connection::Connection;
 use crate::statement::{
     Checkpoint, CheckpointCommit, ParsedStatement, ResultMode, ResultRows, StatementArgs, StatementResult,
+    missing_column_error,
 };
 use afterload_core::error::{Error, Result};
 use afterload_core::identifier::{TableName, quote_identifier, quote_identifiers};
@@ -25,6 +26,8 @@ const RECIPIENT_KEY_COLUMN: &str = "afterload_key";
 pub struct RecipientQuery {
     statement: ParsedStatement,
     sql: String,
+    key_column: String,
+    /// The key column, quoted, with its table.
     key: String,
     values: BindValues,
 }
@@ -123,8 +126,8 @@ pub struct DeliveryTable {
 impl RecipientQuery {
     /// Creates the query from `command`, its key column and its values.
     pub fn new(command: &ParsedStatement, key: &str, values: BindValues) -> Self {
-        let key = format!("person.{}", quote_identifier(key));
-        Self { statement: command.clone(), sql: command.sql.to_named_sql(), key, values }
+        let (key_column, key) = (key.to_owned(), format!("person.{}", quote_identifier(key)));
+        Self { statement: command.clone(), sql: command.sql.to_named_sql(), key_column, key, values }
     }
 
     /// Adds a value for one more parameter.
@@ -153,7 +156,8 @@ impl RecipientQuery {
     /// Reads the key of the recipient at `place` of a range, counted from 1. `None` if the range is shorter.
     ///
     /// # Errors
-    /// `audience_key_invalid` if the keys are not sortable; those of [`Connection::read_statement`].
+    /// `audience_key_invalid` if the keys are not sortable, `column_not_found` if there are none; those of
+    /// [`Connection::read_statement`].
     pub async fn key_at(
         &self,
         connection: &Connection,
@@ -244,7 +248,7 @@ impl RecipientQuery {
         let written = connection.write_statement(&command, call, commit.fence, commit.checkpoint_fn).await;
         let Err(error) = &written else { return written };
         // The database refuses the statement. The keys may be the reason.
-        let refused = !present.is_empty() && [codes::DATABASE_ERROR, codes::SQL_INVALID].contains(&error.code());
+        let refused = !present.is_empty() && is_statement_error(error);
         match refused && connection.lacks_unique_keys(&target.table, &target.keys).await {
             true => Err(keys_not_unique_error(&target.table, &target.keys)),
             false => written,
@@ -287,8 +291,31 @@ impl RecipientQuery {
         connection.verify_read_only(&self.statement, &self.values, stop).await?;
         let command = ParsedStatement::parse(sql, connection.dialect())?;
         let call = StatementArgs { values: self.range_values(span, own), result_mode: keep, stop: stop.clone() };
-        connection.read_statement(&command, call).await.map(|effect| effect.rows)
+        let error = match connection.read_statement(&command, call).await {
+            Ok(effect) => return Ok(effect.rows),
+            Err(error) => error,
+        };
+        let lacks_key = is_statement_error(&error) && self.lacks_key_column(connection, stop).await;
+        Err(if lacks_key { missing_column_error(&self.key_column) } else { error })
     }
+
+    /// True if the database accepts the query, but not its key column.
+    async fn lacks_key_column(&self, connection: &Connection, stop: &CancellationToken) -> bool {
+        let sql = select_column_sql(&self.sql, &self.key_column);
+        let Ok(selected) = ParsedStatement::parse(&sql, connection.dialect()) else { return false };
+        let accepted = connection.verify_read_only(&selected, &self.values, stop).await;
+        accepted.is_err_and(|error| is_statement_error(&error))
+    }
+}
+
+/// Selects one column of a query. The query may end with a comment, so the bracket is on a new line.
+pub(crate) fn select_column_sql(sql: &str, column: &str) -> String {
+    format!("SELECT person.{} FROM ({sql}\n) AS person", quote_identifier(column))
+}
+
+/// True if the database refuses a statement for what it says.
+pub(crate) fn is_statement_error(error: &Error) -> bool {
+    [codes::DATABASE_ERROR, codes::SQL_INVALID].contains(&error.code())
 }
 
 fn unsortable_key_error() -> Error {

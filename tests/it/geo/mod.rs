@@ -13,6 +13,8 @@ use crate::support::{Database, TestApp, both, eventually};
 
 both!(
     files_are_asked_in_order_and_local_addresses_not_at_all,
+    invalid_items_of_a_list_fail_nothing,
+    addresses_without_a_public_location_are_not_looked_up,
     changed_file_is_reloaded,
     missing_or_broken_file_is_skipped
 );
@@ -118,6 +120,56 @@ async fn files_are_asked_in_order_and_local_addresses_not_at_all(database: Datab
     assert_eq!((outputs["latitude"].as_f64(), outputs["longitude"].as_f64()), (Some(37.4056), Some(-122.0775)));
     let run = app.run_to_end("p", json!({ "ip": "not an address" })).await;
     assert_eq!(run["steps"][0]["error"]["code"], "geo_ip_invalid", "{run}");
+    app.finish().await;
+}
+
+async fn invalid_items_of_a_list_fail_nothing(database: Database) {
+    let app = app(database, &format!("{LIST}, providers: ['mmdb:flat']"), &["flat"]).await;
+    let ips = json!(["8.8.8.8", "nonsense", null, "9.9.9.9", 7, "", "8.8.8.8"]);
+    let run = app.run_to_end("p", json!({ "ips": ips })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let outputs = &run["steps"][0]["outputs"];
+    let counts = ["found", "missing", "invalid"].map(|name| outputs[name].as_u64().unwrap());
+    assert_eq!(counts, [2, 1, 4], "{run}");
+    let answers = outputs["answers"].as_array().expect("answers");
+    let shown: Vec<_> =
+        answers.iter().map(|answer| ["ip", "city", "error"].map(|name| answer[name].as_str())).collect();
+    assert_eq!(
+        shown,
+        [
+            [Some("8.8.8.8"), Some("Mountain View"), None],
+            [None, None, Some("`nonsense` is not an IP address")],
+            [None, None, Some("the address is missing")],
+            [Some("9.9.9.9"), None, None],
+            [None, None, Some("`7` is not an IP address")],
+            [None, None, Some("`` is not an IP address")],
+            [Some("8.8.8.8"), Some("Mountain View"), None],
+        ]
+    );
+    app.finish().await;
+}
+
+async fn addresses_without_a_public_location_are_not_looked_up(database: Database) {
+    // The file does not exist, so a look-up fails.
+    let app = app(database, &format!("{LIST}, providers: ['mmdb:none'], local: {{ country: nowhere }}"), &[]).await;
+    let ips = [
+        "203.0.113.7",
+        "100.64.0.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "2001:db8::1",
+        "ff02::1",
+        "::ffff:192.0.2.1",
+        "2002:a00:1::1",
+        "2001:0:808:808::3f57:fefe",
+    ];
+    let run = app.run_to_end("p", json!({ "ips": ips })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let answers = run["steps"][0]["outputs"]["answers"].as_array().expect("answers");
+    let shown: Vec<_> =
+        answers.iter().map(|answer| ["country", "provider"].map(|name| answer[name].as_str().unwrap_or("-"))).collect();
+    assert_eq!(shown, [["nowhere", "local"]; 10], "{run}");
     app.finish().await;
 }
 

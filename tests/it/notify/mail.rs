@@ -15,6 +15,7 @@ use crate::support::{Database, Place, TestApp, both, eventually};
 both!(
     each_recipient_gets_one_mail_and_mention_wins,
     deferred_recipient_does_not_block_the_others,
+    deferred_mention_stays_a_mention,
     no_recipient_is_knowingly_mailed_twice_despite_kills,
 );
 
@@ -105,6 +106,32 @@ async fn deferred_recipient_does_not_block_the_others(database: Database) {
         server.mails().iter().map(|mail| &mail["to"][0]).collect::<Vec<_>>(),
         ["eve@example.com", "bob@example.com"]
     );
+    app.finish().await;
+}
+
+async fn deferred_mention_stays_a_mention(database: Database) {
+    let server = Server::start(SmtpTls::None);
+    let letter = "subject: \"News for ${{ person.name }}\", body: \"You ${{ reason }} us.\"";
+    let yaml = yaml(letter, "chunk: 1\n    retry: { attempts: 3, backoff: constant, delay: 10ms }");
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml)
+        .config(|config| config.mail.smtp = Some(server.config()))
+        .start()
+        .await;
+    app.sql(USERS).await;
+    // The server puts off the first mail to this address. Bob is mentioned and follows.
+    app.sql("UPDATE users SET email = 'grey.bob@example.com' WHERE id = 2").await;
+    let run = app.run_to_end("p", json!({ "text": "@bob" })).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(2)), "{run}");
+    assert_eq!(counts(&run), [1, 5, 3, 1, 2], "{run}");
+    let mails = server.mails();
+    let told = |name: &str| {
+        let subject = format!("Subject: News for {name}");
+        let found: Vec<_> = mails.iter().map(content).filter(|mail| mail.contains(&subject)).collect();
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        found[0].contains("You mention us.")
+    };
+    assert_eq!(["ann", "bob", "eve"].map(told), [false, true, false]);
     app.finish().await;
 }
 

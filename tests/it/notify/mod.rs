@@ -117,6 +117,32 @@ fn invalid_fan_out_is_rejected() {
             "nothing fills `:a`",
         ),
         (
+            format!(
+                "audience: {{ mentions: {{ text: '@a', pattern: '[', sql: 'SELECT id FROM u WHERE name = :name' }} }}, {table}"
+            ),
+            "`pattern` is not valid: unclosed character class",
+        ),
+        (
+            format!(
+                "audience: {{ mentions: {{ text: '@a', pattern: '(\\w{{100}}){{100}}', sql: 'SELECT id FROM u WHERE name = :name' }} }}, {table}"
+            ),
+            "`pattern` is not valid: it is too large",
+        ),
+        (
+            format!("audience: {{ followers: {{ sql: 'SELECT user_id, name FROM f', key: id }} }}, {table}"),
+            "the query gives no column `id`",
+        ),
+        (
+            format!("audience: {{ mentions: {{ text: '@a', sql: 'SELECT n FROM u WHERE n = :name' }} }}, {table}"),
+            "the query gives no column `id`",
+        ),
+        (
+            format!(
+                "audience: {{ mentions: {{ text: '@a', key: nr, sql: 'SELECT id FROM u WHERE n = :name' }} }}, {table}"
+            ),
+            "the query gives no column `nr`",
+        ),
+        (
             format!("audience: {{ mentions: {{ text: '@a', sql: SELECT id FROM u }} }}, {table}"),
             "nobody can be found by name without `:name`",
         ),
@@ -150,4 +176,7 @@ fn invalid_fan_out_is_rejected() {
         assert!(told.iter().any(|told| told == fault), "{with}: {told:?}");
     }
     assert_eq!(faults(&format!("audience: {{ {follow}, {name} }}, {table}")), [""; 0]);
+    // Only the database knows these columns.
+    let open = "followers: { sql: 'SELECT * FROM f', key: id }";
+    assert_eq!(faults(&format!("audience: {{ {open} }}, {table}")), [""; 0]);
 }

@@ -8,6 +8,7 @@ use crate::support::{Database, TestApp, both};
 
 both!(
     each_recipient_gets_one_row_and_mention_wins,
+    mentions_follow_the_pattern,
     existing_rows_are_kept,
     followers_that_change_during_the_run_are_counted_once,
     keys_of_any_type_are_paged,
@@ -80,6 +81,23 @@ async fn each_recipient_gets_one_row_and_mention_wins(database: Database) {
     app.sql("DELETE FROM follows").await;
     let run = app.run_to_end("p", json!({ "post": 3 })).await;
     assert_eq!(counts(&run), [0; 5], "{run}");
+    app.finish().await;
+}
+
+async fn mentions_follow_the_pattern(database: Database) {
+    let app = app(database, &yaml("", WHOLE)).await;
+    app.sql("DELETE FROM follows; INSERT INTO users VALUES (8, 'ann.smith')").await;
+    let mentioned = async |post: i64, text: &str| {
+        let run = app.run_to_end("p", json!({ "post": post, "text": text })).await;
+        assert_eq!(run["status"], "succeeded", "{run}");
+        let people = app.numbers(&format!("SELECT COUNT(*), MIN(person) FROM timeline WHERE post = {post}")).await;
+        (counts(&run)[0], people)
+    };
+    assert_eq!(mentioned(1, "你好@ann，").await, (1, vec![1, 3]));
+    assert_eq!(mentioned(2, "@bob様").await, (1, vec![1, 6]));
+    assert_eq!(mentioned(3, "thanks @ann.smith.").await, (1, vec![1, 8]));
+    app.publish("p", &yaml("", WHOLE).replace("mentions: {", "mentions: { pattern: '[a-z]+',")).await;
+    assert_eq!(mentioned(4, "thanks @ann.smith.").await, (1, vec![1, 3]));
     app.finish().await;
 }
 
@@ -188,10 +206,16 @@ async fn invalid_columns_and_keys_are_reported(database: Database) {
     }
     // One writer finds chunks while it writes, several writers find them first.
     for parallel in [1, 2] {
-        let yaml = yaml(&format!("parallel: {parallel}"), WHOLE).replace("key: follower", "key: reader");
+        // The text does not say which columns there are, so only the run can tell.
+        let yaml = yaml(&format!("parallel: {parallel}"), WHOLE)
+            .replace("key: follower", "key: reader")
+            .replace("SELECT follower, lang FROM", "SELECT * FROM")
+            .replace("SELECT id AS follower, NULL AS lang FROM", "SELECT * FROM");
         app.publish("p", &yaml).await;
         let run = app.run_to_end("p", json!({ "post": 1 })).await;
-        assert_eq!(run["steps"][0]["error"]["code"], refused, "{run}");
+        assert_eq!(run["steps"][0]["error"]["code"], "column_not_found", "{run}");
+        let message = run["steps"][0]["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("the query gives no column `reader`"), "{run}");
     }
     assert_eq!(app.numbers("SELECT COUNT(*) FROM timeline").await, [0]);
     app.publish("p", &yaml("", WHOLE).replace("into: timeline", "into: afterload_checkpoints")).await;

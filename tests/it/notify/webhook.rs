@@ -13,6 +13,7 @@ use crate::support::{Database, Place, TestApp, both, eventually};
 both!(
     each_recipient_gets_one_webhook_and_mention_wins,
     failing_recipient_does_not_block_the_others,
+    deferred_mention_stays_a_mention,
     status_429_and_503_stop_sending_until_the_next_attempt,
     blocked_addresses_are_not_called,
     values_of_recipients_are_encoded,
@@ -115,6 +116,24 @@ async fn failing_recipient_does_not_block_the_others(database: Database) {
     let told = told(&server);
     assert_eq!(paths(&server), ["/u/1", "/u/1", "/u/2", "/u/3"], "the others were told in the first attempt alone");
     assert_eq!(told[0].1, told[1].1, "the same message");
+    app.finish().await;
+}
+
+async fn deferred_mention_stays_a_mention(database: Database) {
+    let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
+        ("/u/2", 0) => says(500, &[], ""),
+        _ => says(200, &[], ""),
+    })
+    .await;
+    let app = app(database, SIGNED, "chunk: 1", &["127.0.0.1"]).await;
+    let run = app.run_to_end("p", json!({ "url": server.url, "text": "@bob" })).await;
+    assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(2)), "{run}");
+    assert_eq!(counts(&run), [1, 3, 3, 1, 0], "{run}");
+    assert_eq!(paths(&server), ["/u/1", "/u/2", "/u/2", "/u/3"], "nobody is called twice in one attempt");
+    for call in server.calls().into_iter().filter(|call| call.path == "/u/2") {
+        let body: Value = serde_json::from_str(&call.body).unwrap();
+        assert_eq!(body["text"], "mention by p", "{body}");
+    }
     app.finish().await;
 }
 

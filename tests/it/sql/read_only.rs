@@ -250,6 +250,8 @@ async fn connected_check_asks_the_database(database: Database) {
     };
     let none = problems("SELECT id FROM t WHERE id = :id AND t.edit <> ''");
     assert!(none.is_empty(), "{none:?}");
+    let keyless = problems("SELECT * FROM (SELECT edit FROM t WHERE id = :id) AS u");
+    assert_eq!(keyless, [("column_not_found", "the query gives no column `id`".to_owned())]);
     let missing = problems("SELECT id FROM nowhere WHERE id = :id");
     assert!(missing.len() == 2 && missing.iter().all(|(_, message)| message.contains("nowhere")), "{missing:?}");
     let refused = match database {

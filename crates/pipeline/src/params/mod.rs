@@ -2,6 +2,7 @@
 
 mod bind;
 mod coerce;
+mod email;
 mod faults;
 mod form;
 mod pattern;

@@ -31,6 +31,13 @@ impl TextPattern {
         self.0.is_match(text)
     }
 
+    /// The match with which the text begins, if there is one that is not empty.
+    pub fn match_prefix<'t>(&self, text: &'t str) -> Option<&'t str> {
+        // The leftmost match is returned, so a later one means that there is none at the start.
+        let found = self.0.find(text)?;
+        (found.start() == 0 && !found.is_empty()).then(|| found.as_str())
+    }
+
     /// The pattern as the pipeline writes it.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -58,6 +65,15 @@ impl<'de> Deserialize<'de> for TextPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_is_matched_at_the_start_alone() {
+        let prefix = |pattern, text| TextPattern::compile(pattern).unwrap().match_prefix(text).map(str::to_owned);
+        assert_eq!(prefix("[a-z]+", "ann, bob").as_deref(), Some("ann"));
+        assert_eq!(prefix("a|b", "ba").as_deref(), Some("b"));
+        assert_eq!(prefix("[a-z]+", ", ann"), None);
+        assert_eq!(prefix("[a-z]*", ", ann"), None);
+    }
 
     #[test]
     fn pattern_is_limited_in_size() {

@@ -1,11 +1,12 @@
 //! Checks a fan-out before it runs.
 
 use super::NotifyFanout;
-use super::fields::{DeliverySpec, EmailSpec, TableRowSpec};
+use super::fields::{DEFAULT_KEY, DeliverySpec, EmailSpec, TableRowSpec};
 use afterload_egress::check_request_target;
 use afterload_mailer::{check_sender, check_text};
 use afterload_pipeline::Validator;
-use afterload_target_db::{check_bind, check_reads, check_sql, default_connection};
+use afterload_pipeline::params::TextPattern;
+use afterload_target_db::{check_bind, check_reads, check_result_column, check_sql, default_connection};
 
 const NAME_PARAM: &str = "name";
 
@@ -33,10 +34,14 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
         check.check_connection(&at("connection"), &followers.connection, writes);
         let command = check_sql(check, &followers.connection, &at("sql"), &followers.sql, &followers.bind, &[]);
         check_reads(check, &followers.connection, &at("sql"), command.as_ref(), "people are found by a `SELECT`");
+        check_result_column(check, &followers.connection, &at("key"), command.as_ref(), &followers.key);
         check_bind(check, &at("bind"), &followers.bind, &[command]);
     }
     if let Some(mentions) = mentions {
         let at = |field| ["audience", "mentions", field];
+        if let Some(Err(why)) = mentions.pattern.as_deref().map(TextPattern::compile) {
+            check.report_invalid(&at("pattern"), format!("`pattern` is not valid: {why}"), "such as `[a-z0-9_]{1,15}`");
+        }
         let of_followers = followers.as_ref().map(|followers| followers.connection.clone());
         let connection = mentions.connection.clone().or(of_followers.clone()).unwrap_or_else(default_connection);
         check.check_connection(&at("connection"), &connection, writes);
@@ -46,6 +51,9 @@ fn check_audience(step: &NotifyFanout, check: &mut Validator<'_>) {
         }
         let command = check_sql(check, &connection, &at("sql"), &mentions.sql, &mentions.bind, &[NAME_PARAM]);
         check_reads(check, &connection, &at("sql"), command.as_ref(), "people are found by a `SELECT`");
+        let key = mentions.key.as_deref().or(followers.as_ref().map(|followers| followers.key.as_str()));
+        let key_field = if mentions.key.is_some() { "key" } else { "sql" };
+        check_result_column(check, &connection, &at(key_field), command.as_ref(), key.unwrap_or(DEFAULT_KEY));
         if command.as_ref().is_some_and(|command| command.is_read_only() && !command.has_parameter(NAME_PARAM)) {
             let hint = "such as `SELECT id FROM users WHERE handle = :name`";
             check.report_invalid(&at("sql"), "nobody can be found by name without `:name`", hint);

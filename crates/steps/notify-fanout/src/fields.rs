@@ -8,6 +8,9 @@ use afterload_egress::{RequestHeaders, SignatureScheme};
 use afterload_pipeline::Templated;
 use afterload_target_db::{BindValues, default_connection};
 
+/// The key column of the mentioned people, if nothing names one.
+pub(super) const DEFAULT_KEY: &str = "id";
+
 /// Who is told. At least one of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +45,11 @@ pub struct Mentions {
     /// The text. Names in code, in mail addresses and in web addresses are passed over; of more than 100 names the first
     /// 100 count.
     pub(super) text: Templated<String>,
+    /// A regular expression for the names that follow an `@`, such as `[a-z0-9_]{1,15}`; default words of any script with dots and
+    /// hyphens between them, so that `@ann.smith` is not `ann`. Punctuation at the end of a name is passed over; a word that goes
+    /// on behind it is no mention.
+    #[serde(default)]
+    pub(super) pattern: Option<String>,
     /// A `SELECT` that finds who is called `:name`. It gives the same columns as the one of the followers, as far as they are
     /// used.
     pub(super) sql: String,

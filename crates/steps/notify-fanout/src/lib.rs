@@ -6,6 +6,7 @@ mod code_ranges;
 pub mod codes;
 mod email;
 mod fields;
+mod mention_name;
 mod mentions;
 mod per_recipient;
 mod recipients;
@@ -30,7 +31,8 @@ const MENTION_REASON: &str = "mention";
 const FOLLOW_REASON: &str = "follow";
 
 /// Tells everybody who is named in a text, and everybody whom a query finds, such as the followers of an author: with a row
-/// in a table of theirs, by mail, or by a webhook. Everybody is told once; who is named is told of that.
+/// in a table of theirs, by mail, or by a webhook. Everybody is told once; who is named is told of that, even if the delivery
+/// is put off to a later attempt.
 ///
 /// The query is read page by page and never held whole. Rows of a table are written by the database itself, in chunks.
 ///

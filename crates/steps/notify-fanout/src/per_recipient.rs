@@ -1,7 +1,7 @@
 //! Delivers to one recipient after another. The delivery log records each result, so that no recipient is knowingly
 //! notified twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use futures::StreamExt;
@@ -58,6 +58,8 @@ struct DeliveryRunner<'a, C> {
     /// The first transient error, and the number of recipients with one.
     retry_error: Option<Error>,
     retry_count: u64,
+    /// The keys of the mentioned recipients whose delivery the next attempt repeats.
+    deferred_mentions: BTreeSet<String>,
 }
 
 /// Delivers to all recipients, starting at the cursor of the last attempt.
@@ -80,14 +82,13 @@ pub async fn deliver_to_each(
         outputs: NotifyFanoutOutputs::default(),
         retry_error: None,
         retry_count: 0,
+        deferred_mentions: BTreeSet::new(),
     };
     (work.outputs.delivered, work.outputs.failed) = ctx.delivery_log.delivery_counts().await?;
     if let (Some(named), None) = (&members.mentioned, cursor.mentioned) {
         let names = cursor.names.get_or_insert_with(|| named.names.clone()).clone();
         ctx.effect_log.mark_done(CURSOR_EFFECT_KEY, json!(cursor)).await?;
-        let people: Vec<_> = named.find_all(&names, ctx).await?.into_values().collect();
-        work.outputs.mentioned = people.len() as u64;
-        work.deliver_batch(people, MENTION_REASON).await?;
+        work.deliver_to_mentioned(named.find_all(&names, ctx).await?).await?;
         if work.retry_error.is_none() {
             cursor.mentioned = Some(work.outputs.mentioned);
         }
@@ -108,6 +109,19 @@ pub async fn deliver_to_each(
 }
 
 impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
+    /// Delivers to the mentioned people, and remembers whose delivery was deferred.
+    async fn deliver_to_mentioned(&mut self, people: BTreeMap<String, Recipient>) -> Result<()> {
+        let keys: Vec<String> = people.keys().cloned().collect();
+        self.outputs.mentioned = keys.len() as u64;
+        self.deliver_batch(people.into_values().collect(), MENTION_REASON).await?;
+        if self.retry_error.is_some() {
+            let finished = self.ctx.delivery_log.filter_finished(keys.clone()).await?;
+            let finished: BTreeSet<String> = finished.into_iter().collect();
+            self.deferred_mentions = keys.into_iter().filter(|key| !finished.contains(key)).collect();
+        }
+        Ok(())
+    }
+
     /// Delivers to the followers page by page. After a transient error the cursor stays, but the following pages are
     /// still delivered.
     async fn deliver_to_followers(
@@ -151,6 +165,8 @@ impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
         let ctx = self.ctx;
         let mut people: BTreeMap<String, Recipient> =
             people.into_iter().map(|person| (recipient_key_text(&person), person)).collect();
+        // A follower whose mention was deferred is notified of the mention, in the next attempt.
+        people.retain(|key, _| !self.deferred_mentions.contains(key));
         for known in ctx.delivery_log.filter_finished(people.keys().cloned().collect()).await? {
             people.remove(&known);
         }

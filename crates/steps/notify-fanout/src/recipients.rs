@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Audience, Followers, Mentions};
+use super::fields::{Audience, DEFAULT_KEY, Followers, Mentions};
 use super::mentions;
 use crate::codes;
 use afterload_core::error::{Error, Result};
+use afterload_pipeline::params::TextPattern;
 use afterload_step_api::StepContext;
 use afterload_target_db::{
     Connection, Connections, KeyRange, ParsedStatement, Recipient, RecipientQuery, default_connection,
@@ -60,13 +61,16 @@ impl Mentioned {
         followers: Option<(String, String)>,
         connections: &Connections,
     ) -> Result<Self> {
-        let Mentions { text, sql, connection, key, bind } = mentions;
+        let Mentions { text, pattern, sql, connection, key, bind } = mentions;
         let (known, known_key) = followers.unzip();
         let connection = connection.or(known).unwrap_or_else(default_connection);
         let connection = connections.get(&connection).await?;
-        let key = key.or(known_key).unwrap_or_else(|| "id".into());
+        let key = key.or(known_key).unwrap_or_else(|| DEFAULT_KEY.into());
         let people = RecipientQuery::new(&ParsedStatement::parse(&sql, connection.dialect())?, &key, bind);
-        let mut names = mentions::find_mentions(&text.into_value()?);
+        let pattern = pattern.as_deref().map(TextPattern::compile).transpose();
+        let pattern =
+            pattern.map_err(|why| Error::new(codes::WITH_INVALID, format!("`pattern` is not valid: {why}")))?;
+        let mut names = mentions::find_mentions(&text.into_value()?, pattern.as_ref());
         names.truncate(MAX_MENTIONED_NAMES);
         Ok(Self { connection, names, people })
     }

@@ -6,15 +6,17 @@
 
 mod functions;
 mod lexemes;
+mod result_columns;
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement as Parsed, TableFactor, Visit, Visitor};
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
 
 pub(crate) use functions::{has_side_effects, is_listed};
 pub(crate) use lexemes::{Lexeme, split_lexemes};
+pub(crate) use result_columns::find_result_columns;
 
 use crate::bind::ParameterizedSql;
 use afterload_core::dialect::Dialect;
@@ -73,17 +75,20 @@ pub(crate) fn inspect_text(statement: &ParameterizedSql) -> Result<Vec<FunctionC
     check_keywords(&lexemes)?;
     check_into(&lexemes)?;
     check_with_queries(&lexemes)?;
-    let text = statement.to_numbered_sql();
-    let parsed = match statement.dialect() {
-        Dialect::Sqlite => Parser::parse_sql(&SQLiteDialect {}, &text),
-        Dialect::Postgres => Parser::parse_sql(&PostgreSqlDialect {}, &text),
-    };
     // The database knows more SQL than the parser. What the parser cannot read is left to the database.
-    let Ok(parsed) = parsed else { return Ok(Vec::new()) };
+    let Ok(parsed) = parse_text(statement) else { return Ok(Vec::new()) };
     let mut visitor = ReadOnlyVisitor { dialect: statement.dialect(), side_effects: Vec::new() };
     match parsed.visit(&mut visitor) {
         ControlFlow::Continue(()) => Ok(visitor.side_effects),
         ControlFlow::Break(why) => Err(Refusal::new(why)),
+    }
+}
+
+fn parse_text(statement: &ParameterizedSql) -> Result<Vec<Parsed>, ParserError> {
+    let text = statement.to_numbered_sql();
+    match statement.dialect() {
+        Dialect::Sqlite => Parser::parse_sql(&SQLiteDialect {}, &text),
+        Dialect::Postgres => Parser::parse_sql(&PostgreSqlDialect {}, &text),
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub use parsed::ParsedStatement;
-pub(crate) use parsed::read_refused_error;
+pub(crate) use parsed::{missing_column_error, read_refused_error};
 pub(crate) use row_collector::RowCollector;
 pub use row_collector::{ResultMode, ResultRows, compare_values};
 

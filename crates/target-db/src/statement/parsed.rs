@@ -2,7 +2,9 @@
 
 use crate::bind::ParameterizedSql;
 use crate::codes;
-use crate::read_only::{FunctionCall, Lexeme, Refusal, find_refused_call, inspect_text, split_lexemes};
+use crate::read_only::{
+    FunctionCall, Lexeme, Refusal, find_refused_call, find_result_columns, inspect_text, split_lexemes,
+};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 
@@ -96,6 +98,27 @@ impl ParsedStatement {
         };
         refusal.map_or(Ok(()), |refusal| Err(read_refused_error(refusal)))
     }
+
+    /// Checks that the text may return a column of this name. Letter case and the hidden columns of SQLite are left to
+    /// the database.
+    ///
+    /// # Errors
+    /// `column_not_found` if there is certainly none.
+    pub fn check_result_column(&self, name: &str) -> Result<()> {
+        let is_hidden = ["rowid", "oid", "_rowid_"].iter().any(|hidden| name.eq_ignore_ascii_case(hidden));
+        match find_result_columns(&self.sql) {
+            Some(columns) if !is_hidden && !columns.iter().any(|column| column.eq_ignore_ascii_case(name)) => {
+                Err(missing_column_error(name))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The error of a query without a column that is needed.
+pub(crate) fn missing_column_error(name: &str) -> Error {
+    Error::new(codes::COLUMN_NOT_FOUND, format!("the query gives no column `{name}`"))
+        .with_hint(format!("add it to the query, as in `SELECT user_id AS {name}`, or name another column"))
 }
 
 /// The error of a statement that does more than read where only reading is allowed.

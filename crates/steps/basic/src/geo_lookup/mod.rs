@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::codes;
 use afterload_core::error::{Error, Result};
@@ -15,7 +16,9 @@ use afterload_core::units::HumanDuration;
 use afterload_geoip::{self as geo, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
-use afterload_target_db::{BindValues, Connections, check_bind, check_reads, check_sql, default_connection};
+use afterload_target_db::{
+    BindValues, Connections, check_bind, check_reads, check_result_column, check_sql, default_connection,
+};
 
 /// The outputs are stored with the run, so the list has a limit.
 const MAX_ADDRESSES: usize = 1_000;
@@ -24,7 +27,8 @@ const MAX_ADDRESSES: usize = 1_000;
 /// filled.
 ///
 /// The providers are asked in their order, until one knows. One that fails is passed over; the step fails only if no other
-/// knew. Loopback and private addresses are answered at once from `local`, and nobody is asked.
+/// knew. Addresses without a public location (private, reserved, multicast, documentation and the like, also as IPv4 within
+/// IPv6) are answered at once from `local`, and nobody is asked.
 ///
 /// Progress counts addresses. Promise: look-ups may repeat; every chunk of rows is filled once, also through crashes,
 /// because its cursor is committed with it in `afterload_checkpoints`.
@@ -34,9 +38,10 @@ pub struct GeoLookup {
     /// The address. A port, brackets, and IPv4 within IPv6 do not matter.
     #[serde(default)]
     ip: Option<Templated<String>>,
-    /// Addresses, at most 1,000.
+    /// Addresses, at most 1,000. What is no address fails nothing: its answer is null but for `error`, and it counts as
+    /// `invalid`.
     #[serde(default)]
-    ips: Option<Templated<Vec<String>>>,
+    ips: Option<Templated<Vec<Value>>>,
     /// Rows with an address each.
     #[serde(default)]
     rows: Option<LookupRows>,
@@ -50,7 +55,7 @@ pub struct GeoLookup {
     /// How long what services say is believed; that they do not know an address for a day at most.
     #[serde(default = "default_cache_ttl")]
     cache: HumanDuration,
-    /// What is said of loopback and private addresses, by the names of the outputs; default nothing.
+    /// What is said of addresses without a public location, by the names of the outputs; default nothing.
     #[serde(default)]
     local: GeoRecord,
 }
@@ -101,15 +106,24 @@ pub struct GeoLookupOutputs {
     #[serde(flatten)]
     answer: GeoRecord,
     /// Of `ips`, in their order.
-    answers: Vec<GeoRecord>,
+    answers: Vec<ListedAnswer>,
     /// How many rows were looked at.
     rows: u64,
     /// How many addresses are known.
     found: u64,
     /// How many addresses nobody knows.
     missing: u64,
-    /// How many rows have no address, or something that is none.
+    /// How many rows and items of `ips` have no address, or something that is none.
     invalid: u64,
+}
+
+/// The answer for an item of `ips`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+struct ListedAnswer {
+    #[serde(flatten)]
+    record: GeoRecord,
+    /// Why the item is no address; null for an address.
+    error: Option<String>,
 }
 
 /// The dependencies of [`GeoLookup`].
@@ -178,18 +192,9 @@ local: { country: nowhere, city: office }
                     let message = format!("{} addresses are given; expected at most {MAX_ADDRESSES}", ips.len());
                     return Err(Error::new(codes::GEO_TOO_MANY, message));
                 }
-                let ips = ips.iter().map(|ip| parse_address(ip)).collect::<Result<Vec<_>>>()?;
-                let found = deps.geo.find_records(&chain, &ips, &ctx.stop).await?;
-                let known = found.iter().flatten().count() as u64;
-                let answers = found.into_iter().zip(&ips).map(|(answer, ip)| record_with_ip(*ip, answer));
+                let outputs = look_up_list(&ctx, &deps.geo, &chain, &ips).await?;
                 report_progress(&ctx, ips.len() as u64);
-                let missing = ips.len() as u64 - known;
-                Ok(GeoLookupOutputs {
-                    answers: answers.collect(),
-                    found: known,
-                    missing,
-                    ..GeoLookupOutputs::default()
-                })
+                Ok(outputs)
             }
             (None, None, Some(source), Some(into)) => rows::fill_rows(&ctx, &deps, &chain, source, into).await,
             _ => Err(Error::new(codes::WITH_INVALID, "expected one of `ip`, `ips` and `rows` with `into`")),
@@ -202,6 +207,7 @@ impl GeoLookup {
         check.check_connection(&["rows", "connection"], &rows.connection, true);
         let command = check_sql(check, &rows.connection, &["rows", "sql"], &rows.sql, &rows.bind, &[]);
         check_reads(check, &rows.connection, &["rows", "sql"], command.as_ref(), "rows are found by a `SELECT`");
+        check_result_column(check, &rows.connection, &["rows", "key"], command.as_ref(), &rows.key);
         check_bind(check, &["rows", "bind"], &rows.bind, &[command]);
         if !(1..=100_000).contains(&rows.chunk) {
             check.report_invalid(&["rows", "chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
@@ -223,6 +229,36 @@ impl GeoLookup {
                 check.report_invalid(&["into", "columns", column], format!("`{column}` is a key"), "");
             }
         }
+    }
+}
+
+/// Looks up the addresses of a list. An item that is no address is answered with the reason.
+async fn look_up_list(
+    ctx: &StepContext,
+    geo: &GeoLocator,
+    chain: &ProviderChain,
+    items: &[Value],
+) -> Result<GeoLookupOutputs> {
+    let parsed: Vec<Result<IpAddr>> = items.iter().map(parse_item).collect();
+    let ips: Vec<IpAddr> = parsed.iter().flatten().copied().collect();
+    let records = geo.find_records(chain, &ips, &ctx.stop).await?;
+    let found = records.iter().flatten().count() as u64;
+    let (valid, all) = (ips.len() as u64, items.len() as u64);
+    // There is one record for each address, in the same order.
+    let mut records = records.into_iter();
+    let answers = parsed.into_iter().map(|item| match item {
+        Ok(ip) => ListedAnswer { record: record_with_ip(ip, records.next().flatten()), error: None },
+        Err(error) => ListedAnswer { error: Some(error.message().to_owned()), ..ListedAnswer::default() },
+    });
+    let answers = answers.collect();
+    Ok(GeoLookupOutputs { answers, found, missing: valid - found, invalid: all - valid, ..GeoLookupOutputs::default() })
+}
+
+fn parse_item(item: &Value) -> Result<IpAddr> {
+    match item {
+        Value::String(text) => parse_address(text),
+        Value::Null => Err(Error::new(codes::GEO_IP_INVALID, "the address is missing")),
+        other => parse_address(&other.to_string()),
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
-
 /// The first address, the prefix length and the description of each network.
 const NON_PUBLIC_V4_RANGES: [([u8; 4], u8, &str); 17] = [
     ([0, 0, 0, 0], 8, "an unspecified address"),
@@ -45,7 +43,7 @@ const NON_PUBLIC_V6_RANGES: [([u16; 8], u8, &str); 14] = [
 ];
 
 /// Describes an address that is not public; `None` for a public one.
-pub(super) fn non_public_kind(ip: IpAddr) -> Option<&'static str> {
+pub fn non_public_kind(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => non_public_v4_kind(ip),
         IpAddr::V6(ip) => non_public_v6_kind(ip),
@@ -54,7 +52,8 @@ pub(super) fn non_public_kind(ip: IpAddr) -> Option<&'static str> {
 
 fn non_public_v4_kind(ip: Ipv4Addr) -> Option<&'static str> {
     let within = |(start, prefix, _): &&([u8; 4], u8, &str)| {
-        Ipv4Net::new(Ipv4Addr::from(*start), *prefix).is_ok_and(|net| net.contains(&ip))
+        let differing_bits = Ipv4Addr::from(*start).to_bits() ^ ip.to_bits();
+        differing_bits.leading_zeros() >= u32::from(*prefix)
     };
     NON_PUBLIC_V4_RANGES.iter().find(within).map(|(.., what)| *what)
 }
@@ -65,7 +64,8 @@ fn non_public_v6_kind(ip: Ipv6Addr) -> Option<&'static str> {
         return non_public_v4_kind(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
     }
     let within = |(start, prefix, _): &&([u16; 8], u8, &str)| {
-        Ipv6Net::new(Ipv6Addr::from(*start), *prefix).is_ok_and(|net| net.contains(&ip))
+        let differing_bits = Ipv6Addr::from(*start).to_bits() ^ ip.to_bits();
+        differing_bits.leading_zeros() >= u32::from(*prefix)
     };
     let known = NON_PUBLIC_V6_RANGES.iter().find(within).map(|(.., what)| *what);
     // Only 2000::/3 is allocated to the public internet.
