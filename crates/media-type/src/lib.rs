@@ -3,7 +3,10 @@
 mod accept;
 mod image_size;
 mod sniff;
+mod text;
+mod zip;
 
-pub use accept::accepts_media_type;
+pub use accept::{accepts_media_type, refine_media_type};
 pub use image_size::{PixelSize, read_image_size, read_jpeg_frame_size};
-pub use sniff::{MEDIA_TYPE_BINARY, MEDIA_TYPE_TEXT, detect_media_type};
+pub use sniff::{MEDIA_TYPE_BINARY, MEDIA_TYPE_OLE, detect_media_type};
+pub use text::MEDIA_TYPE_TEXT;

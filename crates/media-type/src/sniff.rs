@@ -3,10 +3,13 @@
 //! Not crate `infer`: it takes texts that begin with `BM`, `GIF`, `MZ` or `ID3` for images, programs and music, and knows
 //! neither SVG nor JSON, nor Word and Excel files whose entries stand in an unusual order.
 
+use super::text::{detect_text, is_text};
+use super::zip::detect_zip;
+
 /// The type of unknown bytes.
 pub const MEDIA_TYPE_BINARY: &str = "application/octet-stream";
-/// The type of text without a more specific type.
-pub const MEDIA_TYPE_TEXT: &str = "text/plain";
+/// The type of Microsoft's older documents, if their kind is not known.
+pub const MEDIA_TYPE_OLE: &str = "application/x-ole-storage";
 
 /// Byte signatures at the start of a file.
 const MAGIC_BYTES: &[(&[u8], &str)] = &[
@@ -23,7 +26,6 @@ const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
     (b"qoif", "image/qoi"),
-    (b"%PDF-", "application/pdf"),
     (b"%!PS", "application/postscript"),
     (b"\x1f\x8b", "application/gzip"),
     (b"\x28\xb5\x2f\xfd", "application/zstd"),
@@ -33,7 +35,6 @@ const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"Rar!\x1a\x07", "application/vnd.rar"),
     (b"SQLite format 3\0", "application/vnd.sqlite3"),
     (b"PAR1", "application/vnd.apache.parquet"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
     (b"\x7fELF", "application/x-executable"),
     (b"MZ", "application/vnd.microsoft.portable-executable"),
     (b"\x1aE\xdf\xa3", "video/webm"),
@@ -43,17 +44,19 @@ const MAGIC_BYTES: &[(&[u8], &str)] = &[
     (b"{\\rtf", "application/rtf"),
 ];
 
-/// Detects the media type by the first bytes of a file; a few kilobytes are enough. Text without a more specific type
+/// Detects the media type by the first bytes of a file; a few kilobytes are enough, but the more there are, the more
+/// documents in ZIP archives are recognized. Text without a more specific type
 /// is `text/plain`, unknown bytes are `application/octet-stream`. File names are ignored.
 pub fn detect_media_type(head: &[u8]) -> &'static str {
-    if let Some(container) = detect_riff(head).or_else(|| detect_iso_media(head)).or_else(|| detect_zip(head)) {
-        return container;
+    let detectors = [detect_riff, detect_iso_media, detect_zip, detect_ole, detect_pdf];
+    if let Some(media) = detectors.iter().find_map(|detect| detect(head)) {
+        return media;
     }
     // A signature of two bytes is weak: text may begin with the same letters.
     let strong = |magic: &[u8]| magic.len() > 2 || !is_text(head);
     match MAGIC_BYTES.iter().find(|(magic, _)| head.starts_with(magic) && strong(magic)) {
         Some((_, media)) => media,
-        None => detect_text(head).unwrap_or(MEDIA_TYPE_BINARY),
+        None => detect_text(head).or_else(|| detect_mp3(head)).unwrap_or(MEDIA_TYPE_BINARY),
     }
 }
 
@@ -71,8 +74,14 @@ fn detect_iso_media(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8)? != b"ftyp" {
         return None;
     }
+    // The other brands of the file stand behind the first one and its version.
+    let end = u32::from_be_bytes(*head.first_chunk()?) as usize;
+    let others = head.get(16..end.min(head.len())).unwrap_or_default();
+    let is_avif = || others.as_chunks::<4>().0.iter().any(|brand| brand == b"avif" || brand == b"avis");
     Some(match head.get(8..12)? {
         b"avif" | b"avis" => "image/avif",
+        // These brands tell the container only.
+        b"mif1" | b"msf1" if is_avif() => "image/avif",
         b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"mif1" | b"msf1" => "image/heic",
         b"qt  " => "video/quicktime",
         b"M4A " => "audio/mp4",
@@ -80,67 +89,93 @@ fn detect_iso_media(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Office documents are ZIP archives; their first entries identify the type.
-fn detect_zip(head: &[u8]) -> Option<&'static str> {
-    if !head.starts_with(b"PK\x03\x04") {
-        return head.starts_with(b"PK\x05\x06").then_some("application/zip");
-    }
-    let holds = |name: &[u8]| memchr::memmem::find(head, name).is_some();
-    let documents: [(&[u8], &str); 7] = [
-        (b"mimetypeapplication/epub+zip", "application/epub+zip"),
-        (b"mimetypeapplication/vnd.oasis.opendocument.text", "application/vnd.oasis.opendocument.text"),
-        (b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "application/vnd.oasis.opendocument.spreadsheet"),
-        (b"mimetypeapplication/vnd.oasis.opendocument.presentation", "application/vnd.oasis.opendocument.presentation"),
-        (b"xl/", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-        (b"word/", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-        (b"ppt/", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
-    ];
-    Some(documents.iter().find(|(name, _)| holds(name)).map_or("application/zip", |(_, media)| media))
-}
-
-fn is_text(head: &[u8]) -> bool {
-    let utf8 = match std::str::from_utf8(head) {
-        Ok(_) => true,
-        // `head` may end inside a multi-byte character.
-        Err(error) => error.error_len().is_none(),
-    };
-    // Older encodings allow any byte above ASCII. A long text without control characters counts as text; a short one
-    // must be mostly ASCII.
-    let plain = || head.len() >= 64 || head.iter().filter(|byte| byte.is_ascii()).count() * 4 >= head.len() * 3;
-    !head.iter().any(|byte| *byte < 0x20 && !b"\t\n\r\x0c\x1b".contains(byte)) && (utf8 || plain())
-}
-
-fn detect_text(head: &[u8]) -> Option<&'static str> {
-    let wide = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
+/// Some writers put empty lines first, and all readers skip them.
+fn detect_pdf(head: &[u8]) -> Option<&'static str> {
     let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    let markup = start[..start.len().min(4096)].to_ascii_lowercase();
-    let begins = |with: &[&[u8]]| with.iter().any(|with| markup.starts_with(with));
-    if begins(&[b"<"]) {
-        let holds = |name: &[u8]| memchr::memmem::find(&markup, name).is_some();
-        if begins(&[b"<!doctype html", b"<html", b"<head", b"<body", b"<script"]) || holds(b"<html") {
-            return Some("text/html");
-        }
-        if holds(b"<svg") {
-            return Some("image/svg+xml");
-        }
-        if begins(&[b"<?xml"]) {
-            return Some("application/xml");
-        }
+    start.starts_with(b"%PDF-").then_some("application/pdf")
+}
+
+/// Microsoft's older documents are storages; the name of their main stream identifies the type.
+fn detect_ole(head: &[u8]) -> Option<&'static str> {
+    if !head.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
+        return None;
     }
-    match head {
-        [] => None,
-        _ if wide => Some(MEDIA_TYPE_TEXT),
-        _ if !is_text(head) => None,
-        _ if begins(&[b"{", b"["]) && serde_json::from_slice::<serde::de::IgnoredAny>(head).is_ok() => {
-            Some("application/json")
-        }
-        _ => Some(MEDIA_TYPE_TEXT),
+    let streams = [
+        ("Workbook", "application/vnd.ms-excel"),
+        ("Book", "application/vnd.ms-excel"),
+        ("WordDocument", "application/msword"),
+        ("PowerPoint Document", "application/vnd.ms-powerpoint"),
+        ("__properties_version1.0", "application/vnd.ms-outlook"),
+    ];
+    let place = |name: &str| {
+        // An entry of the directory begins with the name in 64 bytes.
+        let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        entry.resize(64, 0);
+        memchr::memmem::find(head, &entry)
+    };
+    // Embedded documents come behind the main stream.
+    let first = streams.iter().filter_map(|(name, media)| Some((place(name)?, *media))).min();
+    Some(first.map_or(MEDIA_TYPE_OLE, |(_, media)| media))
+}
+
+/// MP3 without ID3 tags begins with a frame, and behind it follows the next one.
+fn detect_mp3(head: &[u8]) -> Option<&'static str> {
+    let next = head.get(read_mp3_frame_length(head)?..).unwrap_or_default();
+    // The file may end in its first frame.
+    (next.len() < 4 || read_mp3_frame_length(next).is_some()).then_some("audio/mpeg")
+}
+
+fn read_mp3_frame_length(frame: &[u8]) -> Option<usize> {
+    const KILOBITS: [usize; 14] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+    const KILOBITS_LOW: [usize; 14] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
+    const HERTZ: [usize; 3] = [44_100, 48_000, 32_000];
+    let [0xff, kind, rates, _, ..] = *frame else { return None };
+    // Eleven bits of ones, and the third layer.
+    if kind & 0xe6 != 0xe2 {
+        return None;
     }
+    let (kilobits, samples, slower): ([usize; 14], usize, usize) = match kind >> 3 & 3 {
+        3 => (KILOBITS, 144, 1),
+        2 => (KILOBITS_LOW, 72, 2),
+        0 => (KILOBITS_LOW, 72, 4),
+        _ => return None,
+    };
+    let kilobits = kilobits.get(usize::from(rates >> 4).checked_sub(1)?)?;
+    let hertz = HERTZ.get(usize::from(rates >> 2 & 3))? / slower;
+    Some(samples * kilobits * 1000 / hertz + usize::from(rates >> 1 & 1))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::MEDIA_TYPE_TEXT;
     use super::*;
+
+    #[test]
+    fn streams_identify_older_documents() {
+        let entry = |name: &str| {
+            let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            entry.resize(128, 0);
+            entry
+        };
+        let start = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
+        for (names, media) in [
+            (&["Root Entry", "Workbook"][..], "application/vnd.ms-excel"),
+            (&["Root Entry", "WordDocument", "Workbook"], "application/msword"),
+            (&["Root Entry", "PowerPoint Document"], "application/vnd.ms-powerpoint"),
+            (&["Root Entry", "Workbooks"], MEDIA_TYPE_OLE),
+        ] {
+            let entries = names.iter().flat_map(|name| entry(name));
+            let head: Vec<u8> = start.iter().copied().chain(entries).collect();
+            assert_eq!(detect_media_type(&head), media, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn mp3_frames_follow_each_other() {
+        let frame = [&b"\xff\xfb\x90\x64"[..], &[0; 413]].concat();
+        assert_eq!(detect_media_type(&frame.repeat(2)), "audio/mpeg");
+        assert_eq!(detect_media_type(&[&frame[..], b"no frame"].concat()), MEDIA_TYPE_BINARY);
+    }
 
     #[test]
     fn first_bytes_identify_the_media_type() {
@@ -161,13 +196,13 @@ mod tests {
             (b"\n<!DOCTYPE html>", "text/html"),
             (b"<?xml version='1.0'?><feed/>", "application/xml"),
             (b"%PDF-1.7\n", "application/pdf"),
-            (
-                b"PK\x03\x04\x14\0\0\0\0\0xl/workbook.xml",
-                "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-            ),
-            (b"PK\x03\x04\x14\0\0\0\0\0a.txt", "application/zip"),
-            (b"{\"a\": 1}", "application/json"),
-            (b"{nothing", MEDIA_TYPE_TEXT),
+            (b"\r\n%PDF-1.4\n", "application/pdf"),
+            (b"see %PDF-1.4\n", MEDIA_TYPE_TEXT),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0miafavif", "image/avif"),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0miafheic", "image/heic"),
+            (b"\xff\xfb\x90\x64\0\0\0\0", "audio/mpeg"),
+            (b"\xff\xfb\xf0\x64\0\0\0\0", MEDIA_TYPE_BINARY),
+            (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", MEDIA_TYPE_OLE),
             (b"name,email\nZo\xc3", MEDIA_TYPE_TEXT),
             (b"\xff\xfea\0,\0", MEDIA_TYPE_TEXT),
             (b"name,city\nMax,M\xfcnchen\n", MEDIA_TYPE_TEXT),

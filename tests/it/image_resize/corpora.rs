@@ -51,6 +51,8 @@ fn pngsuite_is_decoded_like_pillow() {
             false,
         ) {
             Ok((pictures, _)) => {
+                // A conversion of colors rounds once more.
+                let largest = if bytes.windows(4).any(|part| part == b"gAMA") { 2 } else { 1 };
                 std::fs::write(folder.path().join(&name), bytes).unwrap();
                 let same = pictures.into_iter().find(|picture| picture.name == "same").unwrap();
                 let result = format!("{name}.same.png");
@@ -61,7 +63,7 @@ fn pngsuite_is_decoded_like_pillow() {
                     continue;
                 }
                 // The decoder keeps the upper eight of sixteen bits; Pillow rounds some values.
-                results.push(json!([name, result, { "same": true, "mean": 1.0, "largest": 1 }]));
+                results.push(json!([name, result, { "same": true, "mean": 1.0, "largest": largest }]));
             }
             Err(error) => {
                 assert!(CODES.contains(&error.code().name()), "{name}: {error:?}");

@@ -2,6 +2,7 @@
 
 mod avatar;
 mod corpora;
+mod files;
 mod geometry;
 mod hostile;
 mod metadata;

@@ -81,6 +81,7 @@ def shown(path):
     picture.seek(0)
     picture.load()
     profile = picture.info.get("icc_profile")
+    gamma = picture.info.get("gamma", 0.45)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         picture = picture.convert("I").point(lambda v: v / 256).convert("L")
@@ -89,7 +90,16 @@ def shown(path):
         picture = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"))
     if picture.mode == "P" and "transparency" not in picture.info:
         picture = picture.convert("RGB")
-    return picture.convert("RGBA")
+    picture = picture.convert("RGBA")
+    if not 0.45 <= gamma <= 0.46:
+        curve = [round(255 * srgb_from_light((level / 255) ** (1 / gamma))) for level in range(256)]
+        picture = picture.point(curve * 3 + list(range(256)))
+    return picture
+
+
+def srgb_from_light(light):
+    """The value of a channel in sRGB; Pillow ignores the gAMA of a PNG."""
+    return 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
 
 
 def difference(expected, found):

@@ -20,7 +20,7 @@ const SNIFF_BYTES: usize = 1 << 20;
 /// before any work is done.
 ///
 /// Text has no signs of its own: whether it is a CSV, its declared type or the end of its name tells, but only text is
-/// taken for one. Progress counts bytes. Promise: it changes nothing, so it may be repeated.
+/// taken for one. The same holds for older Office documents such as `.xls`. Progress counts bytes. Promise: it changes nothing, so it may be repeated.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileCheck {
@@ -131,8 +131,10 @@ fn check_file_size(size: u64, most: Option<ByteSize>) -> Result<()> {
 
 /// Returns the media type if it is accepted.
 fn accepted_media_type(head: &[u8], accept: &[String], source: &File) -> Result<String> {
-    let found = media::detect_media_type(head);
-    if media::accepts_media_type(accept, found, &source.name) {
+    let found = media::refine_media_type(media::detect_media_type(head), &source.content_type, &source.name);
+    // Only text is taken for a CSV because of its name.
+    let name = if found == media::MEDIA_TYPE_TEXT { source.name.as_str() } else { "" };
+    if media::accepts_media_type(accept, found, name) {
         return Ok(found.to_owned());
     }
     // The bytes of a text file show only that it is text. Its exact type is known only from the declared type.

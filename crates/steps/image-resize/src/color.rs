@@ -1,12 +1,16 @@
 //! Color conversion: applies color profiles to get sRGB, converts CMYK to RGB, and fills transparency with a background
 //! where the output format has none.
 
-use moxcms::{CmsError, ColorProfile, DataColorSpace, Layout as Channels, ProfileText, TransformOptions};
+use moxcms::{CmsError, ColorProfile, DataColorSpace, Layout as Channels, TransformOptions};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inspect::InspectedImage;
 use super::pixels::{PixelLayout, Pixels};
+use afterload_media_type::PixelSize;
+
+/// A profile that changes no channel by more than this is sRGB: profiles round.
+const SRGB_TOLERANCE: u8 = 2;
 
 /// What became of a source's colour profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -14,7 +18,7 @@ use super::pixels::{PixelLayout, Pixels};
 pub enum ProfileState {
     /// It has none: it is sRGB.
     None,
-    /// It says sRGB.
+    /// It describes sRGB.
     Srgb,
     /// The results were converted to sRGB.
     Converted,
@@ -43,11 +47,14 @@ impl ColorConverter {
             Ok(Ok(profile)) if profile_fits(&profile, layout) => profile,
             _ => return state(ProfileState::Unusable),
         };
-        match layout {
-            // Not every format can carry a gray or CMYK profile, so only RGB profiles are kept.
-            PixelLayout::Rgb | PixelLayout::Rgba if keep => return state(ProfileState::Kept),
-            _ if is_srgb(&profile) => return state(ProfileState::Srgb),
-            _ => {}
+        // Not every format can carry a gray or CMYK profile, so only RGB profiles are kept.
+        if keep && matches!(layout, PixelLayout::Rgb | PixelLayout::Rgba) {
+            return state(ProfileState::Kept);
+        }
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| is_srgb(&profile, layout))) {
+            Ok(Ok(true)) => return state(ProfileState::Srgb),
+            Ok(Ok(false)) => {}
+            _ => return state(ProfileState::Unusable),
         }
         Self { state: ProfileState::Converted, profile: Some(Box::new(profile)) }
     }
@@ -90,15 +97,23 @@ fn profile_fits(profile: &ColorProfile, layout: PixelLayout) -> bool {
     }
 }
 
-/// Detects sRGB by the profile's name. A wrong name affects only the colors of that picture.
-fn is_srgb(profile: &ColorProfile) -> bool {
-    let named = |text: &str| text.to_ascii_lowercase().contains("srgb");
-    match &profile.description {
-        Some(ProfileText::PlainString(text)) => named(text),
-        Some(ProfileText::Localizable(texts)) => texts.iter().any(|text| named(&text.value)),
-        Some(ProfileText::Description(text)) => named(&text.ascii_string) || named(&text.unicode_string),
-        None => false,
-    }
+/// Detects sRGB by converting some colors, because the names of profiles are not reliable: a linear variant of sRGB is
+/// named after it too.
+fn is_srgb(profile: &ColorProfile, layout: PixelLayout) -> Result<bool, CmsError> {
+    let levels = [0u8, 10, 30, 70, 120, 190, 255];
+    let (layout, data): (_, Vec<u8>) = match layout {
+        PixelLayout::Gray | PixelLayout::GrayAlpha => (PixelLayout::Gray, levels.to_vec()),
+        PixelLayout::Rgb | PixelLayout::Rgba => {
+            let pairs = levels.iter().flat_map(|red| levels.map(|green| (*red, green)));
+            let colors = pairs.flat_map(|(red, green)| levels.map(|blue| [red, green, blue]));
+            (PixelLayout::Rgb, colors.flatten().collect())
+        }
+        PixelLayout::Cmyk => return Ok(false),
+    };
+    let size = PixelSize::new((data.len() / layout.channel_count()) as u32, 1);
+    let colors = Pixels { size, layout, data };
+    let converted = convert_to_srgb(&colors, profile)?;
+    Ok(colors.data.iter().zip(&converted.data).all(|(from, to)| from.abs_diff(*to) <= SRGB_TOLERANCE))
 }
 
 fn convert_to_srgb(pixels: &Pixels, profile: &ColorProfile) -> Result<Pixels, CmsError> {

@@ -1,6 +1,7 @@
 //! Decodes bytes to pixels. Every decoder has limits, and a panic of a decoder counts as a damaged file.
 
 mod jpeg;
+mod jpeg_scans;
 mod png;
 
 use std::io::Cursor;

@@ -1,4 +1,5 @@
-//! Reads the blocks of a GIF up to its trailer.
+//! Reads the blocks of a GIF up to its trailer. Behind a whole frame, the trailer may lack, and other bytes may follow,
+//! as for all readers.
 
 use super::{ByteCursor, ParsedHeader, check_dimensions};
 use crate::ImageLimits;
@@ -42,9 +43,12 @@ fn skip_color_table(cursor: &mut ByteCursor<'_>, flags: u8) -> Option<()> {
     Some(())
 }
 
-/// Returns `None` if the file ends before its trailer. Only the first two frames are recorded.
+/// Returns `None` if the file ends in a block, or before the first frame. Only the first two frames are recorded.
 fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Option<Result<()>> {
     loop {
+        if cursor.at == cursor.bytes.len() && !frames.is_empty() {
+            return Some(Ok(()));
+        }
         match cursor.read_u8()? {
             0x3b => return Some(Ok(())),
             0x21 => {
@@ -64,6 +68,7 @@ fn walk_blocks(cursor: &mut ByteCursor<'_>, frames: &mut Vec<PixelSize>) -> Opti
             }
             // Some writers put one or two zero bytes between blocks.
             0 => {}
+            _ if !frames.is_empty() => return Some(Ok(())),
             other => return Some(Err(errors::image_invalid(GIF_NAME, format!("a block begins with {other:#04x}")))),
         }
     }

@@ -1,5 +1,6 @@
 //! Reads the segments of a JPEG up to its end marker.
 
+use super::jpeg_colors::{ColorMarkers, JpegColors};
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
 use afterload_core::error::Result;
@@ -15,7 +16,11 @@ const ICC_SIGNATURE: &[u8] = b"ICC_PROFILE\0";
 #[derive(Clone, Debug)]
 pub struct JpegFrame {
     /// A progressive decoder keeps all coefficients until the last scan.
-    progressive: bool,
+    pub progressive: bool,
+    /// The meaning of the components.
+    pub colors: JpegColors,
+    /// The identifier of each component.
+    identifiers: Vec<u8>,
     /// The horizontal and vertical sampling factors of each component.
     sampling: Vec<(u8, u8)>,
 }
@@ -38,14 +43,14 @@ impl JpegFrame {
 pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
     let mut cursor = ByteCursor::new(bytes, 2);
     let mut found = ParsedHeader::new(PixelSize::new(0, 0), 0);
-    let mut profile = ProfileChunks::default();
+    let (mut profile, mut markers) = (ProfileChunks::default(), ColorMarkers::default());
     // If the file ends too early, the header parts before its end are still checked.
-    let walked = walk_segments(&mut cursor, &mut found, &mut profile);
+    let walked = walk_segments(&mut cursor, &mut found, &mut profile, &mut markers);
     if let Some(Err(error)) = walked {
         return Err(error);
     }
-    match &found.frame {
-        Some(_) => {}
+    match &mut found.frame {
+        Some(frame) => frame.colors = markers.choose_colors(&frame.identifiers),
         None if walked.is_some() => return Err(errors::image_invalid(JPEG_NAME, "it holds no picture")),
         None => return Err(errors::image_truncated(JPEG_NAME)),
     }
@@ -59,6 +64,7 @@ fn walk_segments(
     cursor: &mut ByteCursor<'_>,
     found: &mut ParsedHeader,
     profile: &mut ProfileChunks,
+    markers: &mut ColorMarkers,
 ) -> Option<Result<()>> {
     let mut scans = 0;
     loop {
@@ -79,6 +85,7 @@ fn walk_segments(
                     return Some(Err(error));
                 }
             }
+            0xe0 | 0xee => markers.read_segment(marker, segment),
             0xe1 if segment.starts_with(b"Exif\0\0") && found.exif.is_none() => found.exif = Some(segment.to_vec()),
             0xe2 if segment.starts_with(ICC_SIGNATURE) => profile.add_chunk(&segment[ICC_SIGNATURE.len()..]),
             0xda => {
@@ -152,15 +159,17 @@ fn read_frame(marker: u8, segment: &[u8], found: &mut ParsedHeader) -> Result<()
     if !matches!(components, 1 | 3 | 4) {
         return Err(errors::image_unsupported(format!("the file is a {JPEG_NAME} with {components} channels")));
     }
-    let sampling = segment.get(6..).unwrap_or_default().as_chunks::<3>().0.iter().take(components.into());
-    let sampling: Vec<_> = sampling.map(|[_, sampling, _]| (sampling >> 4, sampling & 15)).collect();
+    let listed = segment.get(6..).unwrap_or_default().as_chunks::<3>().0.iter().take(components.into());
+    let (identifiers, sampling): (Vec<_>, Vec<_>) =
+        listed.map(|[identifier, sampling, _]| (*identifier, (sampling >> 4, sampling & 15))).unzip();
     if sampling.len() != usize::from(components) {
         return Err(short());
     }
     if sampling.iter().any(|(h, v)| !(1..=4).contains(h) || !(1..=4).contains(v)) {
         return Err(errors::image_invalid(JPEG_NAME, "a channel's sampling is out of range"));
     }
-    found.frame = Some(JpegFrame { progressive: marker == 0xc2, sampling });
+    // The segments that tell the colors may follow.
+    found.frame = Some(JpegFrame { progressive: marker == 0xc2, colors: JpegColors::Gray, identifiers, sampling });
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 mod gif;
 mod jpeg;
+mod jpeg_colors;
 mod png;
+mod png_colors;
 mod webp;
 
 use image::metadata::Orientation as Exif;
@@ -15,6 +17,7 @@ use afterload_core::error::Result;
 use afterload_media_type::{self as media, PixelSize};
 
 pub use jpeg::JpegFrame;
+pub use jpeg_colors::JpegColors;
 
 /// Limits the color profile. Profiles of printing presses have about 2 MB.
 pub const MAX_PROFILE_BYTES: usize = 8 << 20;

@@ -1,5 +1,6 @@
 //! Reads the chunks of a PNG up to its end. The decoder verifies their checksums.
 
+use super::png_colors::PngColorChunks;
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
 use afterload_core::error::Result;
@@ -10,11 +11,23 @@ const PNG_NAME: &str = "PNG";
 pub fn inspect_png(bytes: &[u8]) -> Result<ParsedHeader> {
     let mut cursor = ByteCursor::new(bytes, 8);
     let Some(mut found) = read_header(&mut cursor)? else { return Err(errors::image_truncated(PNG_NAME)) };
-    found.complete = walk_chunks(&mut cursor, &mut found)?.is_some();
-    if std::mem::take(&mut found.broken_profile) {
-        (found.profile, found.broken_profile) = read_profile(bytes);
-    }
+    let mut colors = PngColorChunks::default();
+    found.complete = walk_chunks(&mut cursor, &mut found, &mut colors)?.is_some();
+    choose_profile(bytes, &mut found, &colors);
     Ok(found)
+}
+
+/// Chooses the description of the colors: cICP, then the color profile, then sRGB, then gAMA and cHRM.
+fn choose_profile(bytes: &[u8], found: &mut ParsedHeader, colors: &PngColorChunks) {
+    let is_gray = found.channels <= 2;
+    let has_profile = std::mem::take(&mut found.broken_profile);
+    found.profile = colors.cicp_profile(is_gray);
+    if found.profile.is_none() && has_profile {
+        (found.profile, found.broken_profile) = read_profile(bytes);
+    } else if found.profile.is_none() {
+        found.profile = colors.gamma_profile(is_gray);
+    }
+    found.broken_profile |= found.profile.is_none() && colors.has_cicp();
 }
 
 fn read_header(cursor: &mut ByteCursor<'_>) -> Result<Option<ParsedHeader>> {
@@ -37,7 +50,11 @@ fn read_ihdr(cursor: &mut ByteCursor<'_>) -> Option<ParsedHeader> {
 }
 
 /// Returns `None` if the file ends before its last chunk. A profile is marked as broken until it is read.
-fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<Option<()>> {
+fn walk_chunks(
+    cursor: &mut ByteCursor<'_>,
+    found: &mut ParsedHeader,
+    colors: &mut PngColorChunks,
+) -> Result<Option<()>> {
     let mut pixels = false;
     loop {
         let (Some(length), Some(kind)) = (cursor.read_u32_be(), cursor.take_bytes(4)) else { return Ok(None) };
@@ -56,6 +73,7 @@ fn walk_chunks(cursor: &mut ByteCursor<'_>, found: &mut ParsedHeader) -> Result<
             b"acTL" => found.animated = true,
             b"IEND" if !pixels => return Err(errors::image_invalid(PNG_NAME, "it holds no picture")),
             b"IEND" => return Ok(Some(())),
+            _ if !pixels => colors.read_chunk(kind, data),
             _ => {}
         }
     }
