@@ -135,7 +135,8 @@ pub fn print_s3_exports(config: &Config, args: &S3KeyArgs, out: &mut impl Write,
     writeln!(out, "export AWS_ACCESS_KEY_ID={access_key}")?;
     writeln!(out, "export AWS_SECRET_ACCESS_KEY={}", secret_key.expose_secret())?;
     writeln!(out, "export AWS_ENDPOINT_URL={endpoint}")?;
-    writeln!(out, "export AWS_DEFAULT_REGION=us-east-1")?;
+    // In regions of AWS that once had signature version 2, boto3 and the AWS CLI presign with it.
+    writeln!(out, "export AWS_DEFAULT_REGION=local")?;
     Ok(())
 }
 

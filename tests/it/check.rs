@@ -184,6 +184,31 @@ fn missing_file_is_an_error() {
 }
 
 #[test]
+fn suffix_is_text_or_a_list_of_texts() {
+    let compile = |suffix: &str| {
+        let text = format!(
+            "name: p\ntriggers: [{{ type: s3, bucket: uploads, suffix: {suffix} }}]\nsteps: [{{ id: one, uses: note }}]\n"
+        );
+        compile_definition(Some("p.yaml"), &text, &kinds(), &around())
+    };
+    for (suffix, expected) in [
+        ("[]", "`suffix` is an empty list"),
+        ("[.jpg, \"${{ params.a }}\"]", "`suffix` cannot hold an expression"),
+        ("{ a: b }", "expected text or a list of texts"),
+    ] {
+        let problems = compile(suffix).expect_err("a fault");
+        assert!(problems.iter().any(|problem| problem.message.contains(expected)), "{suffix}: {problems:?}");
+    }
+    for (suffix, key, expected) in
+        [(".jpg", "a.JPG", true), ("[.jpg, .png]", "a.Png", true), ("[.jpg]", "a.png", false)]
+    {
+        let plan = compile(suffix).expect("valid").plan;
+        let trigger = plan.triggers[0].as_s3().expect("an s3 trigger");
+        assert_eq!(trigger.matches_object("uploads", key), expected, "{suffix} {key}");
+    }
+}
+
+#[test]
 fn yaml_bombs_are_rejected() {
     let mut aliases = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1.. {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_pipeline::folder::RefusedDefinition;
 use afterload_pipeline::params::ParamType;
-use afterload_pipeline::{CronTrigger, EventTrigger, Param, Pipeline, PlanStep, S3Trigger, Trigger};
+use afterload_pipeline::{CronTrigger, EventTrigger, KeySuffix, Param, Pipeline, PlanStep, S3Trigger, Trigger};
 use afterload_spanned_yaml as yaml;
 
 /// The pipelines of this moment.
@@ -172,7 +172,7 @@ fn trigger_json(trigger: &Trigger) -> Value {
     };
     let poll = poll_ms.map(|millis| HumanDuration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let (prefix, suffix) = (given(prefix), given(suffix));
+    let (prefix, suffix) = (given(prefix), (*suffix != KeySuffix::default()).then_some(suffix));
     drop_nulls(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
 }
 

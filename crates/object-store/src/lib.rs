@@ -4,6 +4,7 @@ pub mod codes;
 mod config;
 mod delete_prefix;
 mod download;
+mod head;
 mod list;
 mod part_buffer;
 mod sdk_error;
@@ -22,11 +23,13 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 
 pub use config::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
+pub use head::{OBJECT_ID_HEADER, ObjectHead};
 pub use list::{ListedObject, ObjectPage};
 pub use sdk_error::shortage_response_code;
 pub use store_clients::{AnyPartSize, EmbeddedEndpoint, SkipMd5};
 pub use upload::{ObjectHeaders, ObjectUpload};
 
+use head::ObjectIdReader;
 use store_clients::StoreClients;
 
 /// The longest lifetime of a presigned URL that S3 allows.
@@ -113,34 +116,27 @@ impl ObjectStore {
     /// # Errors
     /// `object_not_found`, or an error of the store.
     pub async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectMeta> {
-        self.head_version(bucket, key, None).await
+        Ok(self.head_version(bucket, key, None).await?.meta)
     }
 
-    /// Reads the metadata of one version of an object.
+    /// Reads the metadata of one version of an object, and what tells its writes apart.
     ///
     /// # Errors
     /// `object_not_found`, or an error of the store.
-    pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectMeta> {
+    pub async fn head_version(&self, bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectHead> {
         let request = self.0.bucket_client(bucket)?.head_object().bucket(bucket).key(key);
-        let output = match request.set_version_id(version.map(str::to_owned)).send().await {
-            Ok(output) => output,
+        let object_id = ObjectIdReader::default();
+        let request = request.set_version_id(version.map(str::to_owned)).customize().interceptor(object_id.clone());
+        match request.send().await {
+            Ok(output) => Ok(ObjectHead::from_output(bucket, key, output, object_id.take_id())),
             Err(error) => {
                 let error = sdk_error::object_error("looking up", bucket, key, error);
                 // The response to HEAD has no body, so only a second request tells whether the bucket or the object is
                 // missing.
                 let missing = error.code() == codes::OBJECT_NOT_FOUND;
-                return Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error });
+                Err(if missing { self.missing_bucket_error(bucket).await.unwrap_or(error) } else { error })
             }
-        };
-        Ok(ObjectMeta {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            etag: unquote_etag(output.e_tag()),
-            size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
-            content_type: output.content_type().unwrap_or_default().to_owned(),
-            // A bucket that keeps no versions may report the version `null`.
-            version: output.version_id.filter(|version| version != "null"),
-        })
+        }
     }
 
     /// The error for a missing bucket; `None` if the bucket exists.
@@ -176,8 +172,9 @@ impl ObjectStore {
         list::list_page(self.0.bucket_client(bucket)?, bucket, prefix, from).await
     }
 
-    /// Returns a presigned URL for a direct upload. Until it expires, its holder may send one object of exactly this
-    /// size and type. S3 allows a week at most.
+    /// Returns a presigned URL for a direct upload. Until it expires, its holder may create one object of exactly this
+    /// size and type, with the header `If-None-Match: *`, so that nothing replaces what was sent. S3 allows a week at
+    /// most.
     ///
     /// # Errors
     /// `object_store_error` for another lifetime, `bucket_not_configured`, or an error of the credentials.
@@ -197,7 +194,7 @@ impl ObjectStore {
         let config = PresigningConfig::expires_in(expires).map_err(|error| failed(&error))?;
         let request = self.0.presign_client(bucket)?.put_object().bucket(bucket).key(key).content_type(content_type);
         let size = i64::try_from(size).unwrap_or(i64::MAX);
-        let presigned = request.content_length(size).presigned(config).await;
+        let presigned = request.content_length(size).if_none_match("*").presigned(config).await;
         let presigned = presigned.map_err(|error| sdk_error::object_error("presigning", bucket, key, error))?;
         Ok(presigned.uri().to_owned())
     }

@@ -15,7 +15,7 @@ mod sql_files;
 pub mod step_kind;
 pub mod templated;
 
-pub use ast::{CatchUp, OnRunConflict};
+pub use ast::{CatchUp, KeySuffix, OnRunConflict};
 pub use compile::{CRON_EVENT_FIELDS, Pipeline, compile_definition};
 pub use expr::{
     Condition, ExprContext, check_url_template, referenced_names, resolve, resolve_except, resolve_to_text, resolve_url,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use super::ast::Backoff;
-use super::ast::{CatchUp, OnRunConflict};
+use super::ast::{CatchUp, KeySuffix, OnRunConflict};
 use super::params::{self, Param, ParamType};
 use afterload_core::error::Result;
 
@@ -120,8 +120,8 @@ pub struct S3Trigger {
     pub bucket: String,
     /// Keys must start with this.
     pub prefix: String,
-    /// Keys must end with this.
-    pub suffix: String,
+    /// Keys must end with one of these.
+    pub suffix: KeySuffix,
     /// The poll interval in milliseconds; `None`: the bucket is not polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll_ms: Option<i64>,
@@ -133,7 +133,7 @@ impl S3Trigger {
     /// True if a new object with this key starts a run.
     pub fn matches_object(&self, bucket: &str, key: &str) -> bool {
         let Self { prefix, suffix, .. } = self;
-        bucket == self.bucket && key.starts_with(prefix) && key.ends_with(suffix)
+        bucket == self.bucket && key.starts_with(prefix) && suffix.matches_key(key)
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hyper::{HeaderMap, Method};
+use hyper::HeaderMap;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3ErrorCode, S3Result};
 use subtle::ConstantTimeEq;
 
-use super::admission::{AdmittedRequest, AuthMethod, is_copy_source, not_implemented_error};
+use super::admission::{AdmittedRequest, AuthMethod};
 use super::credentials::S3Credentials;
 use super::error::s3_error;
+use super::operations::check_operation;
 use super::query::DecodedQuery;
 
 /// Authenticates requests with the current key pair or the previous one.
@@ -44,7 +45,8 @@ impl S3Access for AccessPolicy {
             return Err(s3_error(S3ErrorCode::AccessDenied, "The request must be signed."));
         }
         check_signed_headers(&admitted, cx.headers())?;
-        check_supported(cx.method(), &admitted.query, cx.headers())
+        check_operation(cx.s3_op().name(), &admitted.query, cx.headers(), admitted.auth)?;
+        check_versions(&admitted.query)
     }
 }
 
@@ -76,51 +78,12 @@ fn check_signed_headers(admitted: &AdmittedRequest, headers: &HeaderMap) -> S3Re
     }
 }
 
-/// Headers for features that the server lacks, with the values that are equal to no header. S3 takes them as query
-/// parameters too.
-const UNSUPPORTED_HEADERS: [(&str, &[&str]); 11] = [
-    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
-    ("x-amz-bucket-object-lock-enabled", &["false"]),
-    ("x-amz-expected-bucket-owner", &[]),
-    ("x-amz-mfa", &[]),
-    ("x-amz-object-lock-legal-hold", &["OFF"]),
-    ("x-amz-object-lock-mode", &[]),
-    ("x-amz-object-lock-retain-until-date", &[]),
-    ("x-amz-storage-class", &["STANDARD"]),
-    ("x-amz-tagging", &[]),
-    ("x-amz-website-redirect-location", &[]),
-    ("x-amz-write-offset-bytes", &[]),
-];
-const UNSUPPORTED_HEADER_PREFIXES: [&str; 2] = ["x-amz-grant-", "x-amz-server-side-encryption"];
-
-fn check_supported(method: &Method, query: &DecodedQuery, headers: &HeaderMap) -> S3Result<()> {
-    for (name, value) in headers {
-        let misplaced = is_copy_source(name.as_str()) && method != Method::PUT;
-        if misplaced || is_unsupported(name.as_str(), value.as_bytes()) {
-            return Err(not_implemented_error(&format!("The header {name}")));
+fn check_versions(query: &DecodedQuery) -> S3Result<()> {
+    match query.get("versionId") {
+        // Without versions, the only version of an object is called null.
+        Some(version) if version != "null" => {
+            Err(s3_error(S3ErrorCode::NoSuchVersion, "This store keeps no versions."))
         }
-    }
-    for (name, value) in query.iter() {
-        if is_copy_source(name) || is_unsupported(&name.to_ascii_lowercase(), value.as_bytes()) {
-            return Err(not_implemented_error("A header among the query parameters"));
-        }
-        match name {
-            // Without versions, the only version of an object is called null.
-            "versionId" if value != "null" => {
-                return Err(s3_error(S3ErrorCode::NoSuchVersion, "This store keeps no versions."));
-            }
-            "partNumber" if method == Method::GET || method == Method::HEAD => {
-                return Err(not_implemented_error("Reading by part number"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_unsupported(name: &str, value: &[u8]) -> bool {
-    match UNSUPPORTED_HEADERS.iter().find(|(refused, _)| *refused == name) {
-        Some((_, harmless)) => !harmless.iter().any(|harmless| harmless.as_bytes() == value),
-        None => UNSUPPORTED_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
+        _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Uri};
 use s3s::{S3Error, S3ErrorCode, S3Result};
@@ -15,6 +15,10 @@ const MAX_PRESIGNED_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// The query parameters of a presigned URL.
 const PRESIGNED_PARAMETERS: [&str; 6] =
     ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"];
+/// boto3 and the AWS CLI presign with version 2 in regions that once had it, unless they are told otherwise.
+const OLD_SIGNATURE_TEXT: &str = "Sign the request with AWS signature version 4. In boto3: \
+    Config(signature_version=\"s3v4\"). In the AWS CLI: aws configure set default.s3.signature_version s3v4. \
+    Or set the region that `afterload key s3` prints.";
 const SIGNATURE_ALGORITHM: &[u8] = b"AWS4-HMAC-SHA256";
 
 /// Where a request carries its signature.
@@ -44,21 +48,28 @@ pub(super) fn admit_request(parts: &mut Parts) -> S3Result<AdmittedRequest> {
     let auth = detect_auth_method(&query, &parts.headers)?;
     let signed_headers = match auth {
         AuthMethod::Keyless => String::new(),
-        AuthMethod::Header => authorization_signed_headers(&parts.headers),
+        AuthMethod::Header => {
+            check_region(authorization_field(&parts.headers, "Credential="))?;
+            authorization_field(&parts.headers, "SignedHeaders=").to_owned()
+        }
         AuthMethod::Presigned => {
             check_presigned_request(&query, &parts.headers)?;
+            check_region(query.get("X-Amz-Credential").unwrap_or_default())?;
             query.get("X-Amz-SignedHeaders").unwrap_or_default().to_owned()
         }
     };
+    let mut signed_headers: Vec<String> = signed_headers.split(';').map(str::to_owned).collect();
+    if auth == AuthMethod::Presigned {
+        signed_headers.extend(add_query_headers(&query, &mut parts.headers)?);
+    }
     parts.uri = replace_query(&parts.uri, &query)?;
-    let signed_headers = signed_headers.split(';').map(str::to_owned).collect();
     Ok(AdmittedRequest { query: Arc::new(query), auth, signed_headers })
 }
 
 /// A form upload would be read into memory before its signature is checked. Other signatures than version 4 cover
 /// neither the body nor most headers.
 fn reject_unsupported_signing(parts: &Parts) -> S3Result<()> {
-    let is_form = |value: &hyper::header::HeaderValue| {
+    let is_form = |value: &HeaderValue| {
         let form = b"multipart/form-data";
         let value = value.as_bytes().trim_ascii_start();
         value.get(..form.len()).is_some_and(|start| start.eq_ignore_ascii_case(form))
@@ -68,7 +79,7 @@ fn reject_unsupported_signing(parts: &Parts) -> S3Result<()> {
     }
     let mut authorizations = parts.headers.get_all(AUTHORIZATION).iter();
     if authorizations.next().is_some_and(|value| !value.as_bytes().starts_with(SIGNATURE_ALGORITHM)) {
-        return Err(s3_error(S3ErrorCode::AccessDenied, "Sign the request with AWS signature version 4."));
+        return Err(s3_error(S3ErrorCode::AccessDenied, OLD_SIGNATURE_TEXT));
     }
     match authorizations.next() {
         Some(_) => Err(s3_error(S3ErrorCode::InvalidArgument, "The request has two Authorization headers.")),
@@ -80,7 +91,7 @@ fn reject_unsupported_signing(parts: &Parts) -> S3Result<()> {
 /// can be evaded.
 fn detect_auth_method(query: &DecodedQuery, headers: &HeaderMap) -> S3Result<AuthMethod> {
     if query.names().any(|name| ["Signature", "AWSAccessKeyId"].iter().any(|old| name.eq_ignore_ascii_case(old))) {
-        return Err(s3_error(S3ErrorCode::AccessDenied, "Sign the request with AWS signature version 4."));
+        return Err(s3_error(S3ErrorCode::AccessDenied, OLD_SIGNATURE_TEXT));
     }
     let presigned = query.names().any(is_presigned_parameter);
     match (presigned, headers.contains_key(AUTHORIZATION)) {
@@ -113,23 +124,67 @@ fn check_presigned_request(query: &DecodedQuery, headers: &HeaderMap) -> S3Resul
         return Err(invalid("X-Amz-Expires is a number of seconds from 1 to 604800, which is a week."));
     }
     // Its holder may write one object, and a copy would read any other.
-    let mut names = headers.keys().map(hyper::header::HeaderName::as_str).chain(query.names());
+    let mut names = headers.keys().map(HeaderName::as_str).chain(query.names());
     match names.any(is_copy_source) {
         true => Err(s3_error(S3ErrorCode::AccessDenied, "A presigned request cannot copy.")),
         false => Ok(()),
     }
 }
 
-/// Whether a header or parameter belongs to `x-amz-copy-source`.
-pub(super) fn is_copy_source(name: &str) -> bool {
-    let prefix = "x-amz-copy-source";
+/// Adds the S3 headers that stand in a presigned query, and returns their names. Some SDKs sign metadata, ACLs and
+/// checksums there, and S3 reads them as headers. The signature covers the query.
+fn add_query_headers(query: &DecodedQuery, headers: &mut HeaderMap) -> S3Result<Vec<String>> {
+    let mut names = Vec::new();
+    let own = |name: &str| is_presigned_parameter(name) || name.eq_ignore_ascii_case("X-Amz-Security-Token");
+    for (name, value) in query.iter().filter(|(name, _)| is_s3_header(name) && !own(name)) {
+        let name = name.to_ascii_lowercase();
+        let header = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
+        let Some((header, value)) = header else {
+            return Err(s3_error(S3ErrorCode::InvalidArgument, "A header among the query parameters is not valid."));
+        };
+        if headers.insert(header, value).is_some() {
+            let message = "A header is given in the query and again with the request.";
+            return Err(s3_error(S3ErrorCode::InvalidArgument, message));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// Whether the name is one of S3's own headers, in any case.
+pub(super) fn is_s3_header(name: &str) -> bool {
+    starts_with_ignore_case(name, "x-amz-")
+}
+
+fn starts_with_ignore_case(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-fn authorization_signed_headers(headers: &HeaderMap) -> String {
+/// Whether a header or parameter belongs to `x-amz-copy-source`.
+fn is_copy_source(name: &str) -> bool {
+    starts_with_ignore_case(name, "x-amz-copy-source")
+}
+
+/// The value of a field of the `Authorization` header, such as `SignedHeaders=`.
+fn authorization_field<'a>(headers: &'a HeaderMap, field: &str) -> &'a str {
     let header = headers.get(AUTHORIZATION).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
-    let listed = header.and_then(|header| header.split_once("SignedHeaders=")).map(|(_, listed)| listed);
-    listed.and_then(|listed| listed.split(',').next()).unwrap_or_default().to_owned()
+    let value = header.and_then(|header| header.split_once(field)).map(|(_, value)| value);
+    value.and_then(|value| value.split(',').next()).unwrap_or_default().trim()
+}
+
+/// Any region is fine, but s3cmd without one signs for `US`, which is none. It reads the right one from this error.
+fn check_region(credential: &str) -> S3Result<()> {
+    let is_region = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    // The key comes first, and may have slashes of its own.
+    match credential.rsplit('/').nth(2) {
+        Some(region) if !is_region(region) => {
+            let message = "The region of the signature is wrong; expecting 'us-east-1'.";
+            Err(s3_error(S3ErrorCode::AuthorizationHeaderMalformed, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn replace_query(uri: &Uri, query: &DecodedQuery) -> S3Result<Uri> {
@@ -167,7 +222,7 @@ mod tests {
     fn admit(query: &str, headers: &[(&str, &str)]) -> Result<(AdmittedRequest, Parts), S3ErrorCode> {
         let request =
             headers.iter().fold(Request::post(format!("/bucket/a%20key?{query}")), |request, (name, value)| {
-                request.header(*name, hyper::header::HeaderValue::from_bytes(value.as_bytes()).unwrap())
+                request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
             });
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let admitted = admit_request(&mut parts).map_err(|error| error.code().clone())?;
@@ -212,6 +267,40 @@ mod tests {
         for other in ["AWS a:b", "Basic a", "aws4-hmac-sha256 a", "AWS4-ECDSA-P256-SHA256 a", "AWS a:\u{fc}", ""] {
             assert_eq!(code_of("", &[("authorization", other)]), Some(S3ErrorCode::AccessDenied), "{other}");
         }
+    }
+
+    #[test]
+    fn signature_needs_a_region() {
+        for (region, expected) in [
+            ("local", None),
+            ("eu-west-3", None),
+            ("US", Some(S3ErrorCode::AuthorizationHeaderMalformed)),
+            ("", Some(S3ErrorCode::AuthorizationHeaderMalformed)),
+        ] {
+            let scope = format!("key/20260101/{region}/s3/aws4_request");
+            let signed = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0");
+            assert_eq!(code_of("", &[("authorization", &signed)]), expected, "{region}");
+            let mut parameters = PRESIGNED;
+            parameters[1].1 = &scope;
+            assert_eq!(code_of(&join_query(&parameters, str::to_owned), &[]), expected, "{region}");
+        }
+    }
+
+    #[test]
+    fn headers_in_a_presigned_query_are_read_once() {
+        let mut parameters = PRESIGNED.to_vec();
+        parameters.extend([("X-Amz-Meta-A", "b"), ("x-amz-acl", "private"), ("X-Amz-Security-Token", "c")]);
+        let query = join_query(&parameters, str::to_owned);
+        let (admitted, parts) = admit(&query, &[]).unwrap();
+        assert_eq!(parts.headers["x-amz-meta-a"], "b");
+        assert_eq!(parts.headers["x-amz-acl"], "private");
+        assert!(!parts.headers.contains_key("x-amz-security-token") && !parts.headers.contains_key("x-amz-date"));
+        for name in ["x-amz-meta-a", "x-amz-acl"] {
+            assert!(admitted.signed_headers.iter().any(|signed| signed == name), "{name}");
+        }
+        assert_eq!(code_of(&query, &[("x-amz-meta-a", "c")]), Some(S3ErrorCode::InvalidArgument));
+        // Without a signature, nobody vouches for the query.
+        assert!(!admit("x-amz-meta-a=b", &[]).unwrap().1.headers.contains_key("x-amz-meta-a"));
     }
 
     #[test]

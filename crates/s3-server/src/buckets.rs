@@ -11,11 +11,11 @@ use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::S3Backend;
 use super::error::s3_error;
+use super::error_text::STORE_REGION;
 use super::get::to_timestamp;
 use super::index::{buckets, objects};
 use super::list::store_owner;
 
-const BUCKET_REGION: &str = "us-east-1";
 const MAX_LISTED_BUCKETS: i32 = 10_000;
 
 pub(super) async fn create_bucket(
@@ -33,7 +33,7 @@ pub(super) async fn head_bucket(
     request: S3Request<HeadBucketInput>,
 ) -> S3Result<S3Response<HeadBucketOutput>> {
     store.read_index(move |sql| buckets::ensure_bucket_exists(sql, &request.input.bucket)).await?;
-    Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(BUCKET_REGION.to_owned()), ..Default::default() }))
+    Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(STORE_REGION.to_owned()), ..Default::default() }))
 }
 
 pub(super) async fn get_bucket_location(

@@ -35,6 +35,8 @@ const ERROR_TEXTS: &[(&str, &str)] = &[
     ("RequestTimeout", "The body did not arrive in time."),
     ("SignatureDoesNotMatch", "The signature is not the one of this request; check the secret key."),
 ];
+/// The region of the store. Signatures for other regions are valid, too.
+pub(super) const STORE_REGION: &str = "us-east-1";
 const DEFAULT_ERROR_TEXT: &str = "The store refuses the request.";
 
 /// Adds a message to an error response that has none. s3s creates many errors before our code sees the request, so only
@@ -42,9 +44,12 @@ const DEFAULT_ERROR_TEXT: &str = "The store refuses the request.";
 pub(super) fn add_error_text(response: HttpResponse) -> HttpResponse {
     let refused = response.status().is_client_error() || response.status().is_server_error();
     let text = response.body().bytes().filter(|_| refused);
-    let Some(text) = text.and_then(|bytes| insert_error_text(std::str::from_utf8(&bytes).ok()?)) else {
-        return response;
-    };
+    let completed = text.and_then(|bytes| {
+        let xml = std::str::from_utf8(&bytes).ok()?;
+        let explained = insert_error_text(xml);
+        insert_region(explained.as_deref().unwrap_or(xml)).or(explained)
+    });
+    let Some(text) = completed else { return response };
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(hyper::header::CONTENT_LENGTH);
     HttpResponse::from_parts(parts, Body::from(text))
@@ -72,9 +77,22 @@ fn insert_error_text(xml: &str) -> Option<String> {
     Some(format!("{before}<Code>{code}</Code><Message>{sentence}</Message>{after}"))
 }
 
+/// Clients without a region, such as s3cmd, read it here and try again.
+fn insert_region(xml: &str) -> Option<String> {
+    let malformed = error_code(xml)? == "AuthorizationHeaderMalformed";
+    malformed.then(|| xml.replacen("</Error>", &format!("<Region>{STORE_REGION}</Region></Error>"), 1))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::insert_error_text;
+    use super::{insert_error_text, insert_region};
+
+    #[test]
+    fn wrong_region_is_answered_with_the_right_one() {
+        let told = insert_region("<Error><Code>AuthorizationHeaderMalformed</Code><Message>a</Message></Error>");
+        assert!(told.unwrap().ends_with("<Message>a</Message><Region>us-east-1</Region></Error>"));
+        assert_eq!(insert_region("<Error><Code>AccessDenied</Code></Error>"), None);
+    }
 
     #[test]
     fn message_is_added_if_missing() {

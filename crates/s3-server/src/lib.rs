@@ -31,6 +31,7 @@ mod index;
 mod list;
 mod lock;
 mod multipart;
+mod operations;
 mod put;
 mod query;
 mod safe_headers;

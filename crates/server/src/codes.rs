@@ -71,6 +71,10 @@ pub const NOTIFICATION_INVALID: ErrorCode =
     ErrorCode::permanent("notification_invalid", "The notification cannot be read")
         .with_status(400)
         .with_hint("send event notifications in the format of S3, or messages of SNS that hold them");
+pub const NOTIFICATION_UNKNOWN: ErrorCode =
+    ErrorCode::permanent("notification_unknown", "The notification is no event of S3")
+        .with_status(422)
+        .with_hint("send event notifications of S3: plain, or in messages of SNS, SQS or EventBridge");
 pub const PARAM_BUCKET_INVALID: ErrorCode =
     ErrorCode::permanent("param_bucket_invalid", "The bucket of a file param is not a valid name").with_status(422);
 pub const PARAM_FILE_AMBIGUOUS: ErrorCode =
@@ -164,6 +168,7 @@ pub const CODES: &[ErrorCode] = &[
     NOT_FOUND,
     NOT_READY,
     NOTIFICATION_INVALID,
+    NOTIFICATION_UNKNOWN,
     PARAM_BUCKET_INVALID,
     PARAM_FILE_AMBIGUOUS,
     PARAM_KEY_INVALID,

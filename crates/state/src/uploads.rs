@@ -58,6 +58,12 @@ impl UploadStore<'_> {
             .transpose()
     }
 
+    /// Sets the file of an upload. Returns false if there is no such upload any more.
+    pub async fn replace_file(self, id: &str, file: &serde_json::Value) -> Result<bool> {
+        let sql = "UPDATE uploads SET file = $2 WHERE id = $1";
+        Ok(self.0.execute(sql, &args![id, file]).await? > 0)
+    }
+
     /// Lists uploads that expired before this time.
     pub async fn list_expired(self, before: UnixMillis, limit: u32) -> Result<Vec<UploadRecord>> {
         let sql = format!("{SELECT_UPLOADS} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2");

@@ -14,6 +14,7 @@ import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -600,6 +601,160 @@ def test_not_implemented(bucket):
     refused("NotImplemented", 501, s3.get_object, Bucket=bucket, Key="k", PartNumber=1)
     refused("NoSuchVersion", 404, s3.get_object, Bucket=bucket, Key="k", VersionId="v")
     assert read(bucket, "k", VersionId="null") == b"x"
+
+
+# The operations of the store; all others of S3 are refused.
+IMPLEMENTED = set(
+    "AbortMultipartUpload CompleteMultipartUpload CopyObject CreateBucket CreateMultipartUpload DeleteBucket DeleteObject"
+    " DeleteObjects GetBucketLocation GetObject GetObjectTagging HeadBucket HeadObject ListBuckets ListMultipartUploads"
+    " ListObjects ListObjectsV2 ListParts PutObject UploadPart UploadPartCopy".split()
+)
+
+
+def smallest_value(shape, name, bucket):
+    """The least that botocore accepts for a shape: required members only."""
+    if name in ("CopySource", "RenameSource"):
+        return f"/{bucket}/k"
+    known = {"Bucket": bucket, "Key": "k", "VersionId": "null"}.get(name)
+    if known:
+        return known
+    if shape.type_name == "structure":
+        members = shape.required_members
+        if getattr(shape, "is_tagged_union", False) and not members:
+            members = list(shape.members)[:1]
+        return {member: smallest_value(shape.members[member], member, bucket) for member in members}
+    if shape.type_name == "list":
+        return [smallest_value(shape.member, name, bucket)]
+    if shape.type_name == "map":
+        return {"a": smallest_value(shape.value, name, bucket)}
+    if shape.type_name == "string":
+        return shape.enum[0] if shape.enum else "a" * max(1, shape.metadata.get("min", 1))
+    values = {"blob": b"a", "boolean": True, "timestamp": datetime.datetime(2030, 1, 1)}
+    return values.get(shape.type_name, 1)
+
+
+def stored_state():
+    """All that a client can see of the store."""
+    state = {}
+    for found in s3.list_buckets()["Buckets"]:
+        bucket, objects, uploads = found["Name"], [], []
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for listed in page.get("Contents", []):
+                head = s3.head_object(Bucket=bucket, Key=listed["Key"])
+                kept = ("ETag", "ContentLength", "ContentType", "Metadata", "LastModified")
+                objects.append((listed["Key"], listed["LastModified"], {name: head[name] for name in kept}))
+        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+            for listed in page.get("Uploads", []):
+                parts = s3.list_parts(Bucket=bucket, Key=listed["Key"], UploadId=listed["UploadId"]).get("Parts", [])
+                uploads.append((listed["Key"], listed["UploadId"], [(part["PartNumber"], part["ETag"]) for part in parts]))
+        state[bucket] = (found["CreationDate"], objects, uploads)
+    return state
+
+
+def test_other_operations_change_nothing(bucket):
+    from botocore import xform_name
+
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept", Metadata={"a": "b"})
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="part")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="part", UploadId=upload, PartNumber=1, Body=b"kept")
+    s3.create_bucket(Bucket=f"{bucket[:40]}-empty")  # one that could be deleted
+    plain = client(inject_host_prefix=False, parameter_validation=False)
+    names = plain.meta.service_model.operation_names
+    assert IMPLEMENTED <= set(names), IMPLEMENTED - set(names)
+    before = stored_state()
+    wrong = []
+    for name in sorted(set(names) - IMPLEMENTED):
+        model = plain.meta.service_model.operation_model(name)
+        for target in (bucket, f"{bucket[:40]}-empty"):
+            given = smallest_value(model.input_shape, "", target) if model.input_shape else {}
+            try:
+                plain._make_api_call(name, given)
+                got = "accepted"
+            except ClientError as error:
+                got = (error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"])
+            # The path of this one is a bucket that cannot exist.
+            expected = ("InvalidBucketName", 400) if name == "WriteGetObjectResponse" else ("NotImplemented", 501)
+            if got != expected:
+                wrong.append((name, got))
+        after = stored_state()
+        if after != before:
+            wrong.append((name, "changed the store", before, after))
+            before = after
+    assert not wrong, wrong
+    assert read(bucket, "k") == b"kept"
+    # Any name that S3 may give to a new operation, and headers that turn one operation into another.
+    for method, path in (("GET", ""), ("PUT", ""), ("DELETE", ""), ("GET", "k"), ("PUT", "k"), ("DELETE", "k"), ("HEAD", "k")):
+        status, _, body = signed_call(method, f"/{bucket}/{path}".rstrip("/"), "newOperation")
+        assert status == 501, (method, path, status, body)
+    status, _, body = signed_call("PUT", f"/{bucket}/k", "", {"x-amz-rename-source": f"/{bucket}/k"}, b"mine")
+    assert status == 501, (status, body)
+    assert stored_state() == before
+
+
+def signed_call(method, path, query, headers=None, body=b""):
+    """A request that boto3 does not make, signed in its header."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest(method, f"{ENDPOINT}{path}" + (f"?{query}=" if query else ""), headers=headers or {}, data=body)
+    S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", "us-east-1").add_auth(request)
+    sent = request.prepare()
+    headers = {name: value if isinstance(value, str) else value.decode() for name, value in sent.headers.items()}
+    try:
+        wanted = urllib.request.Request(sent.url, data=body or None, method=method, headers=headers)
+        with urllib.request.urlopen(wanted) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def test_headers_without_effect_are_accepted(bucket):
+    harmless = {"ACL": "private", "StorageClass": "STANDARD", "ServerSideEncryption": "AES256", "Tagging": ""}
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", **harmless)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="bucket-owner-full-control")
+    for refusing in ({"ACL": "public-read"}, {"StorageClass": "GLACIER"}, {"ServerSideEncryption": "aws:kms"}, {"Tagging": "a=b"}):
+        error = refused("NotImplemented", 501, s3.put_object, Bucket=bucket, Key="k", Body=b"y", **refusing)
+        assert "leave it out" in error.response["Error"]["Message"], error.response
+    assert read(bucket, "k") == b"x"
+
+
+def test_headers_in_a_presigned_query(bucket):
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    def presign(**hoisted):
+        query = urllib.parse.urlencode({name.replace("_", "-"): value for name, value in hoisted.items()})
+        request = AWSRequest("PUT", f"{ENDPOINT}/{bucket}/k?{query}")
+        S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", "us-east-1", expires=60).add_auth(request)
+        return request.prepare().url
+
+    crc = base64.b64encode(zlib.crc32(b"right").to_bytes(4, "big")).decode()
+    given = {"x_amz_meta_a": "b", "x_amz_acl": "private", "x_amz_checksum_crc32": crc, "x_amz_sdk_checksum_algorithm": "CRC32"}
+    status, _, body = http_call("PUT", presign(**given), b"right")
+    assert status == 200, (status, body)
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "b"}
+    status, _, body = http_call("PUT", presign(**given), b"wrong")
+    assert status == 400 and b"BadDigest" in body, (status, body)
+    status, _, body = http_call("PUT", presign(x_amz_acl="public-read"), b"wrong")
+    assert status == 501, (status, body)
+    status, _, body = http_call("PUT", presign(x_amz_rename_source=f"/{bucket}/k"), b"wrong")
+    assert status == 501, (status, body)
+    assert read(bucket, "k") == b"right"
+
+
+def test_old_signatures_are_explained(bucket):
+    keys = {"endpoint_url": ENDPOINT, "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+    given = {"Params": {"Bucket": bucket, "Key": "k"}, "ExpiresIn": 60}
+    old = boto3.client("s3", region_name="us-east-1", config=Config(signature_version="s3"), **keys)
+    status, _, body = http_call("PUT", old.generate_presigned_url("put_object", **given), b"x")
+    assert status == 403 and b"s3v4" in body and b"region" in body, (status, body)
+    # The region that `afterload key s3` prints.
+    new = boto3.client("s3", region_name="local", **keys)
+    status, _, body = http_call("PUT", new.generate_presigned_url("put_object", **given), b"x")
+    assert status == 200, (status, body)
+    assert read(bucket, "k") == b"x"
 
 
 def main():

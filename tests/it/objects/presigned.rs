@@ -104,8 +104,11 @@ async fn addresses_are_valid_for_a_second_to_a_week() {
         assert_eq!(presigned.unwrap_err().code().name(), "object_store_error", "{seconds}");
     }
     let url = store.objects.presign_put(BUCKET, "k", "text/csv", 1, Duration::from_secs(7 * 24 * 3600)).await.unwrap();
-    let put = reqwest::Client::new().put(url).header("content-type", "text/csv").body("x");
-    assert_eq!(put.send().await.unwrap().status(), StatusCode::OK);
+    let put = || reqwest::Client::new().put(&url).header("content-type", "text/csv").body("x");
+    assert_eq!(put().send().await.unwrap().status(), StatusCode::FORBIDDEN, "the condition is signed");
+    let create = || put().header("if-none-match", "*").send();
+    assert_eq!(create().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(create().await.unwrap().status(), StatusCode::PRECONDITION_FAILED, "an address creates one object");
 }
 
 /// The same query, however it is spelled, gets the same answer.

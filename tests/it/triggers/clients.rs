@@ -47,21 +47,24 @@ async fn uploads_of_every_client_start_runs(database: Database) {
     let listed = run(aws().args(["s3", "ls", "s3://uploads/in/"]), &exports, &dir).await;
     assert!(listed.contains("PRE aws/") && listed.contains("aws-copy.bin"), "{listed}");
 
-    let s3cmd = || {
+    let s3cmd_anywhere = || {
         let mut command = Command::new(tool("s3cmd"));
         let host = format!("--host={host}");
-        command.args([
-            "--no-ssl",
-            "--no-check-certificate",
-            "--region=us-east-1",
-            &host,
-            &host.replace("host=", "host-bucket="),
-        ]);
+        command.args(["--no-ssl", "--no-check-certificate", &host, &host.replace("host=", "host-bucket=")]);
+        command
+    };
+    let s3cmd = || {
+        let mut command = s3cmd_anywhere();
+        command.arg("--region=us-east-1");
         command
     };
     run(s3cmd().args(["put", "a b+ü.csv", "s3://uploads/in/s3cmd/"]), &exports, &dir).await;
     run(s3cmd().args(["put", "--multipart-chunk-size-mb=5", "large.bin", "s3://uploads/in/s3cmd.bin"]), &exports, &dir)
         .await;
+
+    // Without a region, it signs for one that does not exist, and then for the one that the store names.
+    let listed = run(s3cmd_anywhere().args(["ls", "s3://uploads/in/"]), &exports, &dir).await;
+    assert!(listed.contains("in/s3cmd.bin"), "{listed}");
 
     let remote = format!(":s3,provider=Other,env_auth=true,endpoint='{endpoint}',force_path_style=true:uploads/in");
     let rclone = || {
@@ -78,11 +81,14 @@ async fn uploads_of_every_client_start_runs(database: Database) {
     .await;
 
     let script = "import boto3, sys\ns3 = boto3.client('s3')\ns3.upload_file('a b+ü.csv', 'uploads', 'in/boto3.csv')\n\
-                  s3.upload_file('large.bin', 'uploads', 'in/boto3.bin')\n";
+                  s3.upload_file('large.bin', 'uploads', 'in/boto3.bin')\n\
+                  import urllib.request\n\
+                  url = s3.generate_presigned_url('put_object', Params={'Bucket': 'uploads', 'Key': 'in/presigned'})\n\
+                  urllib.request.urlopen(urllib.request.Request(url, data=b'x', method='PUT'))\n";
     run(Command::new(tool("python")).args(["-c", script]), &exports, &dir).await;
 
     let mut keys: Vec<_> =
-        app.until_runs(9).await.iter().map(|run| run.params["file"]["key"].as_str().unwrap().to_owned()).collect();
+        app.until_runs(10).await.iter().map(|run| run.params["file"]["key"].as_str().unwrap().to_owned()).collect();
     keys.sort();
     let expected = [
         "in/aws-copy.bin",
@@ -90,6 +96,7 @@ async fn uploads_of_every_client_start_runs(database: Database) {
         "in/aws/a b+ü.csv",
         "in/boto3.bin",
         "in/boto3.csv",
+        "in/presigned",
         "in/rclone.bin",
         "in/rclone/a b+ü.csv",
         "in/s3cmd.bin",
@@ -97,6 +104,6 @@ async fn uploads_of_every_client_start_runs(database: Database) {
     ];
     assert_eq!(keys, expected);
     app.until_no_events().await;
-    assert_eq!(app.runs().await.len(), 9);
+    assert_eq!(app.runs().await.len(), 10);
     app.finish().await;
 }

@@ -1,5 +1,6 @@
 //! Objects in the embedded store.
 
+use afterload_state::RunRecord;
 use serde_json::Value;
 
 use super::UP;
@@ -7,7 +8,8 @@ use crate::support::{Database, TestApp, both};
 
 both!(
     upload_starts_a_run,
-    unchanged_object_starts_no_second_run,
+    each_write_of_a_key_starts_a_run,
+    suffix_fits_in_any_case_and_may_be_a_list,
     invalid_object_gives_a_failed_run,
     one_object_starts_runs_of_two_pipelines,
 );
@@ -35,21 +37,38 @@ async fn upload_starts_a_run(database: Database) {
     app.finish().await;
 }
 
-async fn unchanged_object_starts_no_second_run(database: Database) {
+async fn each_write_of_a_key_starts_a_run(database: Database) {
     let app = TestApp::builder(database).pipeline("up", UP).start().await;
-    for _ in 0..3 {
-        app.put("uploads", "in/a.csv", "one").await;
+    for (count, bytes) in [(1, "one"), (2, "two"), (3, "one"), (4, "one")] {
+        app.put("uploads", "in/a.csv", bytes).await;
+        app.until_runs(count).await;
     }
-    app.until_runs(1).await;
-    app.put("uploads", "in/a.csv", "two").await;
-    app.until_runs(2).await;
+    app.app.engine.objects().delete_object("uploads", "in/a.csv").await.unwrap();
     app.put("uploads", "in/a.csv", "one").await;
-    app.put("uploads", "in/b.csv", "one").await;
-    let keys: Vec<_> = app.until_runs(3).await.iter().map(|run| run.params["file"]["key"].clone()).collect();
-    assert_eq!(keys, ["in/a.csv", "in/a.csv", "in/b.csv"]);
+    let keys: Vec<_> = app.until_runs(5).await.iter().map(|run| run.params["file"]["key"].clone()).collect();
+    assert_eq!(keys, ["in/a.csv"; 5]);
+    // Nothing that was reported before is new to another process.
     let app = app.restart().await;
     app.put("uploads", "in/c.csv", "one").await;
-    app.until_runs(4).await;
+    app.until_no_events().await;
+    app.until_runs(6).await;
+    app.finish().await;
+}
+
+async fn suffix_fits_in_any_case_and_may_be_a_list(database: Database) {
+    let photos = "name: photos\ntriggers: [{ type: s3, bucket: uploads, suffix: [.jpg, .png] }]\n\
+                  steps:\n  - { id: one, uses: test.step, with: { give: \"${{ event.key }}\" } }\n";
+    let app = TestApp::builder(database).pipeline("photos", photos).start().await;
+    for key in ["notes.txt", "IMG.JPG", "b.Png", "jpg"] {
+        app.put("uploads", key, "one").await;
+    }
+    app.until_no_events().await;
+    let key = |run: &RunRecord| run.event.as_ref().unwrap()["key"].as_str().unwrap().to_owned();
+    let mut keys: Vec<_> = app.until_runs(2).await.iter().map(key).collect();
+    keys.sort();
+    assert_eq!(keys, ["IMG.JPG", "b.Png"]);
+    let listed: Value = app.get("/v1/pipelines").await.json().await.unwrap();
+    assert_eq!(listed["pipelines"][0]["triggers"][0]["suffix"], serde_json::json!([".jpg", ".png"]));
     app.finish().await;
 }
 

@@ -6,7 +6,11 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
 use crate::support::{Database, Moto, TestApp, both};
 
-both!(polled_prefix_starts_one_run_per_object, missing_bucket_is_polled_again);
+both!(
+    polled_prefix_starts_one_run_per_object,
+    polled_bytes_that_are_written_again_are_new,
+    missing_bucket_is_polled_again
+);
 
 const POLL: &str = "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: in/, suffix: .csv, poll: 1s }]\n\
                     params: { file: { type: file } }\nsteps:\n  \
@@ -57,6 +61,29 @@ async fn polled_prefix_starts_one_run_per_object(database: Database) {
     let app = app.restart().await;
     app.put("foreign", "in/f.csv", "one").await;
     app.until_runs(5).await;
+    app.finish().await;
+}
+
+async fn polled_bytes_that_are_written_again_are_new(database: Database) {
+    let moto = Moto::start().await;
+    sdk(&moto).create_bucket().bucket("foreign").send().await.unwrap();
+    let app = TestApp::builder(database).config(lies_in(&moto)).pipeline("poll", POLL).start().await;
+    let objects = app.app.engine.objects();
+    app.put("foreign", "in/a.csv", "one").await;
+    app.until_runs(1).await;
+    let written = objects.head_version("foreign", "in/a.csv", None).await.unwrap().modified_at;
+    assert!(written.is_some());
+    // The store dates writes to the second, so the same bytes are another write from the next second on.
+    crate::support::eventually("a later second", async || {
+        app.put("foreign", "in/a.csv", "one").await;
+        let again = objects.head_version("foreign", "in/a.csv", None).await.unwrap();
+        (again.modified_at != written).then_some(())
+    })
+    .await;
+    app.until_runs(2).await;
+    let app = app.restart().await;
+    app.put("foreign", "in/b.csv", "one").await;
+    app.until_runs(3).await;
     app.finish().await;
 }
 

@@ -61,6 +61,19 @@ async fn notifications_of_every_sender_are_understood(database: Database) {
         ("ceph", json!({ "Records": [ceph] })),
         ("a raw key from somebody unknown", json!({ "Records": [unknowing] })),
         ("sns", sns("Notification", json!({ "Records": [aws] }).to_string())),
+        ("sqs", json!({ "Messages": [{ "MessageId": "1", "Body": json!({ "Records": [aws] }).to_string() }] })),
+        (
+            "sqs for a function",
+            json!({ "Records": [{
+            "messageId": "1", "eventSource": "aws:sqs",
+            "body": sns("Notification", json!({ "Records": [aws] }).to_string()).to_string(),
+        }] }),
+        ),
+        (
+            "eventbridge",
+            json!({ "detail-type": "Object Created", "source": "aws.s3", "time": "2026-05-01T10:00:00Z",
+            "detail": { "bucket": { "name": "uploads" }, "object": { "key": KEY, "size": 3, "etag": etag } } }),
+        ),
     ] {
         let told = tell(&app, &body).await;
         assert_eq!((told["known"].as_u64(), &told["started"]), (Some(1), &json!([])), "{name}: {told}");
@@ -131,16 +144,18 @@ async fn invalid_notification_is_rejected(database: Database) {
     let large = format!("{{\"Records\": [{}]}}", " ".repeat(2 << 20));
     let deep = "[".repeat(100_000);
     for (body, status) in [
-        ("{}", 400),
-        ("[]", 400),
+        ("{}", 422),
+        ("[]", 422),
         ("no JSON", 400),
-        ("{\"Records\": 1}", 400),
-        ("{\"Records\": [{\"eventName\": \"ObjectCreated:Put\", \"s3\": {}}]}", 400),
+        ("{\"Records\": 1}", 422),
+        ("{\"Records\": [{\"eventName\": \"ObjectCreated:Put\", \"s3\": {}}]}", 422),
+        ("{\"Messages\": [{\"Body\": \"{}\"}]}", 422),
+        ("{\"detail-type\": \"Object Created\", \"source\": \"aws.ec2\", \"detail\": {}}", 422),
         ("{\"Type\": \"Notification\", \"Message\": \"x\"}", 400),
         (deep.as_str(), 400),
         (large.as_str(), 413),
         ("", 200),
-        ("{\"Records\": [{}]}", 200),
+        ("{\"Records\": [{}]}", 422),
     ] {
         // The server closes a connection after it refuses a large body, so use a new one.
         let request = reqwest::Client::new().post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);

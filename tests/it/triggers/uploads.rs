@@ -3,11 +3,18 @@
 use afterload::config::{BucketConfig, ObjectStoreConfig, Secret};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::UP;
 use crate::support::{Database, Moto, TestApp, both};
 
-both!(direct_upload_starts_a_run, direct_upload_goes_to_another_store, invalid_upload_is_rejected);
+both!(
+    direct_upload_starts_a_run,
+    late_write_leaves_the_file_of_the_run,
+    direct_upload_goes_to_another_store,
+    invalid_upload_is_rejected
+);
 
 impl TestApp {
     async fn announce(&self, body: Value) -> (StatusCode, Value) {
@@ -19,7 +26,8 @@ impl TestApp {
     /// PUTs to the URL of a ticket, as a page does.
     async fn send(&self, ticket: &Value, bytes: &str) -> StatusCode {
         let request = self.client.put(ticket["url"].as_str().unwrap()).header("origin", "https://example.com");
-        let request = request.header("content-type", ticket["headers"]["Content-Type"].as_str().unwrap());
+        let headers = ticket["headers"].as_object().unwrap().iter();
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value.as_str().unwrap()));
         request.body(bytes.to_owned()).send().await.unwrap().status()
     }
 
@@ -73,6 +81,35 @@ async fn direct_upload_starts_a_run(database: Database) {
     app.finish().await;
 }
 
+async fn late_write_leaves_the_file_of_the_run(database: Database) {
+    let app = TestApp::builder(database).pipeline("up", PLAIN).start().await;
+    let (_, ticket) = app.announce(announcement()).await;
+    assert_eq!(app.send(&ticket, "one").await, 204);
+    let address = app.url.strip_prefix("http://").unwrap();
+    let url = ticket["url"].as_str().unwrap();
+    let path = &url[url.find("/v1/").unwrap()..];
+    let mut late = TcpStream::connect(address).await.unwrap();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 3\r\n");
+    late.write_all(format!("{head}Content-Type: text/csv\r\nExpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    // The service asks for the body when it has accepted the rest of the request.
+    let mut begun = Vec::new();
+    while !begun.ends_with(b"\r\n\r\n") {
+        begun.push(late.read_u8().await.unwrap());
+    }
+    assert!(begun.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&begun));
+    let (status, run) = app.complete(&ticket).await;
+    assert_eq!(status, 202, "{run}");
+    late.write_all(b"two").await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let run = app.ended(&run).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let path = format!("/v1/artifacts/{}", run["params"]["file"]["artifact_id"].as_str().unwrap());
+    assert_eq!(app.get(&path).await.text().await.unwrap(), "one");
+    app.finish().await;
+}
+
 async fn direct_upload_goes_to_another_store(database: Database) {
     let moto = Moto::start().await;
     let endpoint = Some(moto.endpoint.clone());
@@ -101,6 +138,9 @@ async fn direct_upload_goes_to_another_store(database: Database) {
     let (status, run) = app.complete(&ticket).await;
     assert_eq!(status, 202, "{run}");
     assert_eq!(app.ended(&run).await["status"], "succeeded");
+    assert_eq!(app.send(&ticket, "two").await, 412, "the file of an accepted run stays");
+    let path = format!("/v1/artifacts/{}", run["params"]["file"]["artifact_id"].as_str().unwrap());
+    assert_eq!(app.get(&path).await.text().await.unwrap(), "one");
     app.finish().await;
 }
 

@@ -15,7 +15,7 @@ pub use for_each::ForEachAst;
 pub use limits::{Backoff, ConcurrencyAst, OnRunConflict, RateLimitAst};
 pub use output::{OutputAst, StepMode};
 pub use param::{ItemAst, ParamAst, ParamTypeName};
-pub use trigger::{CatchUp, TriggerAst, TriggerType};
+pub use trigger::{CatchUp, KeySuffix, TriggerAst, TriggerType, ends_with_ignore_case};
 
 use super::Templated;
 use afterload_core::units::HumanDuration;

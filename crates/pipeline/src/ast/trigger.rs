@@ -1,6 +1,7 @@
 //! Triggers as written in the file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,9 @@ pub struct TriggerAst {
     /// `s3`: only keys that start like this.
     #[serde(default)]
     pub prefix: Option<String>,
-    /// `s3`: only keys that end like this.
+    /// `s3`: only keys that end like this, or like one of these; `.jpg` fits `A.JPG` too.
     #[serde(default)]
-    pub suffix: Option<String>,
+    pub suffix: Option<KeySuffix>,
     /// `s3`: also looks itself for new objects, this often; for stores that tell nobody of them.
     #[serde(default)]
     pub poll: Option<HumanDuration>,
@@ -42,6 +43,52 @@ pub struct TriggerAst {
     /// The params of the run, from `event`. Without it an `s3` trigger fills the only `file` param.
     #[serde(default)]
     pub with: BTreeMap<String, serde_json::Value>,
+}
+
+/// The endings of the keys that start a run. ASCII letters fit in upper and lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected text or a list of texts, such as `.jpg` or `[.jpg, .png]`")]
+pub enum KeySuffix {
+    /// One ending. The empty one fits every key.
+    One(String),
+    /// Several endings, of which one must fit.
+    AnyOf(Vec<String>),
+}
+
+impl Default for KeySuffix {
+    fn default() -> Self {
+        Self::One(String::new())
+    }
+}
+
+impl KeySuffix {
+    /// The endings, of which one must fit.
+    pub fn alternatives(&self) -> &[String] {
+        match self {
+            Self::One(suffix) => std::slice::from_ref(suffix),
+            Self::AnyOf(suffixes) => suffixes,
+        }
+    }
+
+    /// True if the key has one of the endings.
+    pub fn matches_key(&self, key: &str) -> bool {
+        self.alternatives().iter().any(|suffix| ends_with_ignore_case(key, suffix))
+    }
+}
+
+impl fmt::Display for KeySuffix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(suffix) => f.write_str(suffix),
+            Self::AnyOf(suffixes) => write!(f, "{{{}}}", suffixes.join(",")),
+        }
+    }
+}
+
+/// Like `ends_with`, but ASCII letters fit in upper and lower case: cameras write `IMG.JPG`.
+pub fn ends_with_ignore_case(text: &str, suffix: &str) -> bool {
+    let start = text.len().checked_sub(suffix.len());
+    start.is_some_and(|start| text.as_bytes()[start..].eq_ignore_ascii_case(suffix.as_bytes()))
 }
 
 /// What kind of happening starts a run.
@@ -67,4 +114,34 @@ pub enum CatchUp {
     Last,
     /// Each of them.
     All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffix_ignores_ascii_case_and_may_be_a_list() {
+        for (suffix, key, expected) in [
+            (r#"".jpg""#, "in/IMG.JPG", true),
+            (r#"".JPG""#, "in/img.jpg", true),
+            (r#"".jpg""#, "in/img.jpeg", false),
+            (r#"".jpg""#, "jpg", false),
+            (r#"["jpg", ".Png"]"#, "a.pNG", true),
+            (r#"[".jpg", ".png"]"#, "a.gif", false),
+            (r#""""#, "any", true),
+            (r#""ä.csv""#, "Ä.csv", false),
+            (r#""é""#, "\u{e9}", true),
+            (r#""©""#, "é", false),
+        ] {
+            let parsed: KeySuffix = serde_json::from_str(suffix).unwrap();
+            assert_eq!(parsed.matches_key(key), expected, "{suffix} {key}");
+            assert_eq!(
+                serde_json::to_value(&parsed).unwrap(),
+                serde_json::from_str::<serde_json::Value>(suffix).unwrap()
+            );
+        }
+        let error = serde_json::from_str::<KeySuffix>("5").unwrap_err();
+        assert!(error.to_string().contains("expected text or a list of texts"), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Rejects a pipeline whose output would start the pipeline again, because it would never end.
 
+use super::super::ast::ends_with_ignore_case;
 use super::super::plan::{OutputTarget, S3Trigger, Section, Trigger};
 use super::{Diagnostics, list_items};
 use afterload_spanned_yaml::YamlNode;
@@ -41,16 +42,18 @@ fn may_equal(template: &str, name: &str) -> bool {
 fn may_match(key: &str, trigger: &S3Trigger) -> bool {
     let S3Trigger { prefix, suffix, .. } = trigger;
     match literal_ends(key) {
-        None => key.starts_with(prefix.as_str()) && key.ends_with(suffix.as_str()),
+        None => key.starts_with(prefix.as_str()) && suffix.matches_key(key),
         Some((head, tail)) => {
             let starts = head.starts_with(prefix.as_str()) || prefix.starts_with(head);
-            starts && (tail.ends_with(suffix.as_str()) || suffix.ends_with(tail))
+            let ends = |suffix: &String| ends_with_ignore_case(tail, suffix) || ends_with_ignore_case(suffix, tail);
+            starts && suffix.alternatives().iter().any(ends)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::ast::KeySuffix;
     use super::*;
 
     #[test]
@@ -58,13 +61,15 @@ mod tests {
         let trigger = |prefix: &str, suffix: &str| S3Trigger {
             bucket: "uploads".into(),
             prefix: prefix.into(),
-            suffix: suffix.into(),
+            suffix: KeySuffix::AnyOf(vec![".never".into(), suffix.into()]),
             poll_ms: None,
             with: serde_json::Map::new(),
         };
         for (key, prefix, suffix, expected) in [
             ("in/a.jpg", "in/", "", true),
             ("in/a.jpg", "in/", ".png", false),
+            ("in/a.jpg", "in/", ".JPG", true),
+            ("in/${{ run.id }}.JPG", "in/", "a.jpg", true),
             ("in/${{ run.id }}.jpg", "in/", ".jpg", true),
             ("in/${{ run.id }}.jpg", "in/", ".png", false),
             ("in/${{ run.id }}", "in/", ".png", true),

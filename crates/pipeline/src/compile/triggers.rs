@@ -115,10 +115,15 @@ fn compile_s3_trigger(
 ) -> Option<S3Trigger> {
     for field in ["bucket", "prefix", "suffix"] {
         let Some(node) = node.get(field) else { continue };
-        if node.as_str().is_some_and(has_expression) {
+        let texts = std::iter::once(node).chain(list_items(Some(node)));
+        if texts.filter_map(YamlNode::as_str).any(has_expression) {
             faults.report_invalid(node.span, format!("`{field}` cannot hold an expression"), "");
             return None;
         }
+    }
+    if raw.suffix.as_ref().is_some_and(|suffix| suffix.alternatives().is_empty()) {
+        let hint = "name at least one ending, or leave `suffix` out: then every key fits";
+        faults.report_invalid(node.closest_node(&["suffix"]).span, "`suffix` is an empty list", hint);
     }
     let bucket = raw.bucket?;
     let place = node.closest_node(&["bucket"]).span;

@@ -6,13 +6,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    AUTHORIZATION, CONTENT_LENGTH,
-};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures::StreamExt;
 use schemars::JsonSchema;
@@ -134,18 +130,19 @@ async fn prepare_upload(
         return Err(Error::new(codes::UPLOAD_TOO_LARGE, format!("`{name}` is larger than {limit}"))
             .with_hint(format!("`limits.upload` in the configuration and `max_size` of `{param}` limit it")));
     }
-    let (id, artifact) = (Ulid::generate().to_string(), Ulid::generate().to_string());
+    let id = Ulid::generate().to_string();
     let file = File {
         bucket: app.config().artifacts.clone(),
-        key: format!("uploads/{id}/{artifact}"),
+        key: String::new(),
         version: None,
         etag: String::new(),
         content_type: content_disposition::resolve_content_type(new.content_type.as_deref(), &name),
         size: new.size,
-        url: Some(artifact_url(app.base_url(), &artifact)),
-        artifact_id: Some(artifact),
+        url: None,
+        artifact_id: None,
         name,
     };
+    let file = assign_artifact(app, &id, file);
     let mut params = new.params;
     if params.contains_key(&param) {
         return Err(param_invalid(&param, InvalidParam::new(codes::PARAM_REPEATED, "it is given twice")));
@@ -193,11 +190,16 @@ async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTi
             app.objects().presign_put(&file.bucket, &file.key, &file.content_type, file.size, UPLOAD_LIFETIME).await?
         }
     };
+    let mut headers = BTreeMap::from([("Content-Type", file.content_type)]);
+    if !app.objects().is_embedded(&file.bucket) {
+        // The URL is valid after the completion, too.
+        headers.insert("If-None-Match", "*".to_owned());
+    }
     Ok(UploadTicket {
         id: upload.id.clone(),
         method: "PUT",
         url,
-        headers: [("Content-Type", file.content_type)].into(),
+        headers,
         complete_url: format!("{base}/v1/uploads/{}/complete?token={token}", upload.id),
         expires_at: clock::format_rfc3339(upload.expires_at),
     })
@@ -206,6 +208,17 @@ async fn create_ticket(app: &ApiState, upload: &UploadRecord) -> Result<UploadTi
 fn announced_file(upload: &UploadRecord) -> Result<File> {
     serde_json::from_value(upload.file.clone())
         .map_err(|error| Error::new(codes::INTERNAL_ERROR, format!("upload `{}` holds no file: {error}", upload.id)))
+}
+
+/// Makes the file an artifact of its own, with its key.
+fn assign_artifact(app: &ApiState, upload: &str, file: File) -> File {
+    let artifact = Ulid::generate().to_string();
+    File {
+        key: format!("uploads/{upload}/{artifact}"),
+        url: Some(artifact_url(app.base_url(), &artifact)),
+        artifact_id: Some(artifact),
+        ..file
+    }
 }
 
 /// Finds an upload that has not expired, or that expired no longer than `late` ago.
@@ -243,7 +256,8 @@ pub(super) async fn receive_upload(
         return Err(upload_token_invalid().into());
     }
     let upload = find_open_upload(&app, id, 0).await?;
-    let file = announced_file(&upload)?;
+    // A write that ends late must not replace the file of an accepted run, so each has a key of its own.
+    let file = assign_artifact(&app, id, announced_file(&upload)?);
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = length.filter(|length| *length != file.size) {
         return Err(size_mismatch(length, file.size).into());
@@ -266,8 +280,8 @@ pub(super) async fn receive_upload(
         return Err(size_mismatch(size, file.size).into());
     }
     sink.finish().await?;
-    // The sweep deleted the upload while its bytes arrived. Nothing refers to the object now.
-    if app.db().uploads().find(id).await?.is_none() && app.db().runs().find(id).await?.is_none() {
+    // The upload was completed or swept while its bytes arrived. Nothing refers to the object now.
+    if !app.db().uploads().replace_file(id, &json!(file)).await? {
         app.objects().delete_object(&file.bucket, &file.key).await?;
         return Err(upload_not_found().into());
     }
@@ -374,22 +388,4 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAcces
             Ok(CreatedRun { run, replayed: true, access })
         }
     }
-}
-
-pub(super) async fn cors_preflight() -> (StatusCode, HeaderMap) {
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("PUT, POST"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, prefer"));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    (StatusCode::NO_CONTENT, headers)
-}
-
-/// Allows pages of any origin to read responses to tokens. Cookies are not used, and responses to API keys stay closed.
-pub(super) async fn allow_any_origin(request: Request, next: Next) -> Response {
-    let by_token = !request.headers().contains_key(AUTHORIZATION);
-    let mut response = next.run(request).await;
-    if by_token {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    }
-    response
 }

@@ -39,6 +39,7 @@ mod schema_components;
 mod scopes;
 mod serve;
 mod state;
+mod upload_cors;
 mod upload_slots;
 mod uploads;
 mod visible_run;

@@ -15,7 +15,7 @@ use super::openapi::{ApiRoutes, Operation};
 use super::visible_run::{RunReceipt, VisibleRun};
 use super::{
     ApiState, artifacts, create_run, direct_upload, health, items, links, metrics, pipelines, publish_event, queues,
-    replay_run, run_reader, run_sse, runs, s3_notifications,
+    replay_run, run_reader, run_sse, runs, s3_notifications, upload_cors,
 };
 use crate::codes;
 use crate::triggers::{EventResult, NotificationResult, S3NotificationBody};
@@ -310,8 +310,8 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             Method::PUT,
             "/v1/uploads/{token}",
             put(direct_upload::receive_upload)
-                .options(direct_upload::cors_preflight)
-                .route_layer(from_fn(direct_upload::allow_any_origin)),
+                .options(upload_cors::cors_preflight)
+                .route_layer(from_fn(upload_cors::allow_any_origin)),
             Operation::new(
                 "sendUpload",
                 "Takes in the bytes of an upload; the token in the address is the right to send",
@@ -331,8 +331,8 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             POST,
             "/v1/uploads/{id}/complete",
             post(direct_upload::complete_upload)
-                .options(direct_upload::cors_preflight)
-                .route_layer(from_fn(direct_upload::allow_any_origin)),
+                .options(upload_cors::cors_preflight)
+                .route_layer(from_fn(upload_cors::allow_any_origin)),
             Operation::new("completeUpload", "Starts the run of an upload; the same again gives the same run")
                 .key_or_token()
                 .query_params::<direct_upload::UploadTokenQuery>()
@@ -351,12 +351,15 @@ fn event_routes(routes: ApiRoutes) -> ApiRoutes {
             POST,
             "/v1/hooks/s3",
             post(s3_notifications::receive_s3_notification),
-            Operation::new("tellOfObjects", "Event notifications of S3 stores: AWS (also through SNS), MinIO, Ceph")
-                .key_or_token()
-                .query_params::<s3_notifications::WebhookTokenQuery>()
-                .request_body::<S3NotificationBody>("application/json")
-                .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
-                .with_errors(&[codes::NOTIFICATION_INVALID]),
+            Operation::new(
+                "tellOfObjects",
+                "Event notifications of S3 stores: AWS (also through SNS, SQS, EventBridge), MinIO, Ceph",
+            )
+            .key_or_token()
+            .query_params::<s3_notifications::WebhookTokenQuery>()
+            .request_body::<S3NotificationBody>("application/json")
+            .json_response::<NotificationResult>(200, "every run that the notification starts is on disk")
+            .with_errors(&[codes::NOTIFICATION_INVALID, codes::NOTIFICATION_UNKNOWN]),
         )
         .add_route(
             POST,

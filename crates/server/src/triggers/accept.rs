@@ -1,12 +1,12 @@
 //! From a created object to the runs that it starts.
 
 use super::TriggerDeps;
-use super::object_created::{self, ObjectCreated, is_folder_marker, s3_event};
+use super::object_created::{ObjectCreated, ObjectWrite, is_folder_marker, object_identity, s3_event};
 use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_engine::{DedupKey, StartOutcome};
-use afterload_object_store::ObjectMeta;
+use afterload_object_store::ObjectHead;
 use afterload_pipeline::{S3Trigger, Trigger};
 
 /// The source of the dedup keys of objects.
@@ -36,7 +36,7 @@ pub struct ObjectOutcome {
 
 /// The store's response for an object.
 enum HeadResult {
-    Found(ObjectMeta),
+    Found(ObjectHead),
     Missing,
     /// Access denied: the run will fail with that error and report it.
     Denied,
@@ -66,7 +66,7 @@ impl TriggerDeps {
             if wanted.is_empty() {
                 continue;
             }
-            // Check the dedup keys first: a repeated event then needs no request to the store.
+            // Check the dedup keys first: a repeated event with a version then needs no request to the store.
             if let Some(identity) = created.identity_for_key(key)
                 && self.is_duplicate_for_all(&wanted, &identity).await?
             {
@@ -78,7 +78,7 @@ impl TriggerDeps {
             }
             let stored = match self.head_object(created, key).await? {
                 HeadResult::Found(stored) => stored,
-                HeadResult::Denied => created.to_object_meta(key),
+                HeadResult::Denied => created.to_object_head(key),
                 HeadResult::Missing => continue,
             };
             return self.start_runs(&wanted, stored, created.at).await;
@@ -115,12 +115,11 @@ impl TriggerDeps {
     async fn start_runs(
         &self,
         wanted: &[&LiveS3Trigger],
-        stored: ObjectMeta,
+        stored: ObjectHead,
         at: Option<UnixMillis>,
     ) -> Result<ObjectOutcome> {
-        let ObjectMeta { bucket, key, version, etag, size, .. } = &stored;
-        let identity = object_created::object_identity(bucket, key, version.as_deref(), etag, *size);
-        let event = s3_event(stored, at.unwrap_or_else(|| self.engine.db().now()));
+        let identity = object_identity(&stored.meta.bucket, &stored.meta.key, ObjectWrite::from_head(&stored));
+        let event = s3_event(stored.meta, at.unwrap_or_else(|| self.engine.db().now()));
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
             let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };

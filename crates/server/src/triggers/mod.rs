@@ -8,6 +8,8 @@ mod accept;
 mod cron;
 mod embedded_events;
 mod housekeeping;
+mod notification_body;
+mod notification_schema;
 mod object_created;
 mod poll;
 mod publish_event;
@@ -27,8 +29,10 @@ use afterload_engine::maintenance::PeriodicTask;
 use afterload_s3_server::EmbeddedStore;
 
 pub use housekeeping::{UPLOAD_GRACE, UPLOAD_SOURCE};
+pub use notification_body::SnsSubscription;
+pub use notification_schema::S3NotificationBody;
 pub use publish_event::EventResult;
-pub use s3_notification::{NotificationResult, S3NotificationBody, SnsSubscription};
+pub use s3_notification::NotificationResult;
 
 /// The triggers of one process. Cheap to clone.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use super::trigger_event::TriggerEvent;
 use afterload_core::clock::{self, UnixMillis};
 use afterload_core::file::File;
 use afterload_core::object_names;
-use afterload_object_store::ObjectMeta;
+use afterload_object_store::{ObjectHead, ObjectMeta};
 
 /// A created object, as a source reports it. Unknown fields are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,39 +26,66 @@ pub struct ObjectCreated {
     pub at: Option<UnixMillis>,
 }
 
-/// Identifies one version of an object: by its version id, else by ETag and size. Without version ids, the same bytes
-/// written twice under one key are the same object.
-pub fn object_identity(bucket: &str, key: &str, version: Option<&str>, etag: &str, size: u64) -> String {
+/// What tells one write of a key from the others, in the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectWrite<'a> {
+    /// The version, in a versioned bucket.
+    Version(&'a str),
+    /// The id that the embedded store gives to each write.
+    ObjectId(&'a str),
+    /// What every store shows. Lists and HEAD requests agree on the time to the second.
+    Shown { etag: &'a str, size: u64, modified_at: Option<UnixMillis> },
+}
+
+impl<'a> ObjectWrite<'a> {
+    /// The write behind the response to a HEAD request.
+    pub fn from_head(head: &'a ObjectHead) -> Self {
+        let ObjectHead { meta, object_id, modified_at } = head;
+        match (&meta.version, object_id) {
+            (Some(version), _) => Self::Version(version),
+            (None, Some(id)) => Self::ObjectId(id),
+            (None, None) => Self::Shown { etag: &meta.etag, size: meta.size, modified_at: *modified_at },
+        }
+    }
+}
+
+/// Identifies one write of an object.
+pub fn object_identity(bucket: &str, key: &str, write: ObjectWrite<'_>) -> String {
     let mut all = Sha256::new();
     for part in [bucket, key] {
         all.update((part.len() as u64).to_be_bytes());
         all.update(part);
     }
-    match version {
-        Some(version) => all.update(format!("v:{version}")),
-        None => all.update(format!("e:{etag}:{size}")),
+    match write {
+        ObjectWrite::Version(version) => all.update(format!("v:{version}")),
+        ObjectWrite::ObjectId(id) => all.update(format!("i:{id}")),
+        ObjectWrite::Shown { etag, size, modified_at } => {
+            let second = modified_at.map(|at| at.div_euclid(1000).to_string()).unwrap_or_default();
+            all.update(format!("e:{etag}:{size}:{second}"));
+        }
     }
     hex::encode(all.finalize())
 }
 
 impl ObjectCreated {
-    /// The identity under one of the keys, if the event alone determines it.
+    /// The identity under one of the keys, if the event alone determines it: only a version does.
     pub fn identity_for_key(&self, key: &str) -> Option<String> {
-        let is_unique = self.version.is_some() || (!self.etag.is_empty() && self.size.is_some());
-        let size = self.size.unwrap_or_default();
-        is_unique.then(|| object_identity(&self.bucket, key, self.version.as_deref(), &self.etag, size))
+        let version = self.version.as_deref()?;
+        Some(object_identity(&self.bucket, key, ObjectWrite::Version(version)))
     }
 
     /// The metadata from the event, for an object whose metadata the store does not return.
-    pub fn to_object_meta(&self, key: &str) -> ObjectMeta {
-        ObjectMeta {
+    pub fn to_object_head(&self, key: &str) -> ObjectHead {
+        let meta = ObjectMeta {
             bucket: self.bucket.clone(),
             key: key.to_owned(),
             version: self.version.clone(),
             etag: self.etag.clone(),
             size: self.size.unwrap_or_default(),
             content_type: String::new(),
-        }
+        };
+        // Events and lists report different times for one object.
+        ObjectHead { meta, object_id: None, modified_at: None }
     }
 }
 
@@ -91,17 +118,37 @@ pub fn s3_event(stored: ObjectMeta, at: UnixMillis) -> TriggerEvent {
 mod tests {
     use super::*;
 
+    fn shown(etag: &str, size: u64, modified_at: UnixMillis) -> ObjectWrite<'_> {
+        ObjectWrite::Shown { etag, size, modified_at: Some(modified_at) }
+    }
+
     #[test]
-    fn an_object_is_identified_by_its_version_or_content() {
+    fn every_write_has_its_own_identity() {
         let all = [
-            object_identity("b", "k", None, "e", 1),
-            object_identity("b", "k", None, "e", 2),
-            object_identity("b", "k", None, "f", 1),
-            object_identity("b", "k", Some("e:1"), "e", 1),
-            object_identity("bk", "", None, "e", 1),
+            object_identity("b", "k", shown("e", 1, 1000)),
+            object_identity("b", "k", shown("e", 2, 1000)),
+            object_identity("b", "k", shown("f", 1, 1000)),
+            object_identity("b", "k", shown("e", 1, 2000)),
+            object_identity("b", "k", ObjectWrite::Shown { etag: "e", size: 1, modified_at: None }),
+            object_identity("b", "k", ObjectWrite::Version("e:1:1")),
+            object_identity("b", "k", ObjectWrite::ObjectId("e:1:1")),
+            object_identity("bk", "", shown("e", 1, 1000)),
         ];
         let different: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
-        assert_eq!(object_identity("b", "k", Some("v"), "e", 1), object_identity("b", "k", Some("v"), "", 0));
+        // Lists of some stores show fractions of a second, and HEAD requests do not.
+        assert_eq!(object_identity("b", "k", shown("e", 1, 1999)), all[0]);
+    }
+
+    #[test]
+    fn version_comes_before_object_id_and_etag() {
+        let created = ObjectCreated { etag: "e".into(), size: Some(1), ..ObjectCreated::default() };
+        let mut head = created.to_object_head("k");
+        assert_eq!(ObjectWrite::from_head(&head), ObjectWrite::Shown { etag: "e", size: 1, modified_at: None });
+        head.object_id = Some("i".into());
+        assert_eq!(ObjectWrite::from_head(&head), ObjectWrite::ObjectId("i"));
+        head.meta.version = Some("v".into());
+        assert_eq!(ObjectWrite::from_head(&head), ObjectWrite::Version("v"));
+        assert_eq!(created.identity_for_key("k"), None);
     }
 }

@@ -16,7 +16,7 @@ use ulid::Ulid;
 
 use super::TriggerDeps;
 use super::accept::{LiveS3Trigger, S3_SOURCE, is_retryable};
-use super::object_created::{ObjectCreated, object_identity};
+use super::object_created::{ObjectCreated, ObjectWrite, object_identity};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_object_store::ListedObject;
@@ -157,7 +157,7 @@ impl TriggerDeps {
             let wanted = young.filter(|object| target.trigger.matches_object(&target.trigger.bucket, &object.key));
             let mut new = Vec::new();
             for object in wanted {
-                let identity = object_identity(&target.trigger.bucket, &object.key, None, &object.etag, object.size);
+                let identity = listed_identity(&target.trigger.bucket, &object);
                 if seen.contains(&short_identity(&identity)) {
                     mark_seen(&mut listed, &identity);
                 } else {
@@ -204,7 +204,7 @@ impl TriggerDeps {
             }
             accepted => accepted?,
         };
-        // Lists show no versions. Record the listed identity too, or every scan would fetch the object's metadata
+        // Lists show no versions and object ids. Record the listed identity too, or every scan would fetch the object's metadata
         // again.
         if accepted.identity.is_some_and(|identity| identity != listed) {
             let note = DedupRecord {
@@ -220,6 +220,12 @@ impl TriggerDeps {
         }
         Ok(())
     }
+}
+
+/// The identity that a list shows: the one of a HEAD request, except for versions and object ids.
+fn listed_identity(bucket: &str, object: &ListedObject) -> String {
+    let ListedObject { key, etag, size, modified_at } = object;
+    object_identity(bucket, key, ObjectWrite::Shown { etag, size: *size, modified_at: Some(*modified_at) })
 }
 
 /// Objects that were modified before this time cannot be new.
