@@ -1,7 +1,7 @@
 """A mail server for tests: python smtp.py FOLDER MODE, with MODE one of starttls, implicit, plain.
 
 It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
-port, and serves until its standard input ends. Some recipients make it misbehave:
+port, and serves until its standard input ends. FOLDER/asked lists the recipients that it was asked for. Some recipients make it misbehave:
 defer@ is put off, grey.a@ the first time only, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
 full@ has no room for the text,
 hang@ never gets an answer, slow7@ gets one after seven seconds, once7.a@ the first time only.
@@ -33,6 +33,8 @@ class Handler:
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         user = address.split("@")[0]
+        with (folder / "asked").open("a") as asked:
+            asked.write(f"{address}\n")
         if user == "defer" or user.startswith("grey") and user not in self.known:
             self.known.add(user)
             return "451 4.7.1 come back later"

@@ -15,6 +15,7 @@ both!(
     attachments_are_sent,
     attachments_over_the_limit_fail_with_a_hint,
     international_host_is_sent_as_ascii_and_mailbox_is_refused,
+    headers_of_the_step_are_sent,
     mails_to_a_domain_keep_the_rate,
     secrets_appear_in_no_mail_and_no_error,
 );
@@ -129,6 +130,34 @@ steps:
     assert!(mails[0].contains("X-Envelope-To: a@xn--bcher-kva.example"), "{}", mails[0]);
     let (status, refusal) = app.post("/v1/pipelines/mails/runs", json!({ "params": { "to": "ü@b.co" } })).await;
     assert_eq!((status, &refusal["details"][0]["code"]), (422, &json!("param_email_not_ascii")), "{refusal}");
+    assert_eq!(app.mails().len(), 1);
+    app.finish().await;
+}
+
+async fn headers_of_the_step_are_sent(database: Database) {
+    let yaml = r#"
+name: reply
+params: { id: { type: string }, note: { type: string } }
+steps:
+  - id: mail
+    uses: email.send
+    with:
+      to: a@example.com
+      subject: Reply
+      body: Text
+      headers: { In-Reply-To: "${{ params.id }}", X-Note: "${{ params.note }}" }
+"#;
+    let app = TestApp::builder(database).pipeline("reply", yaml).start().await;
+    let (id, note) = ("<1@shop.example>", "Größe ".repeat(60));
+    let run = app.run_to_end("reply", json!({ "id": id, "note": note })).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let mails = app.mails();
+    let headers = mailparse::parse_mail(mails[0].as_bytes()).unwrap().headers;
+    assert_eq!(headers.get_first_value("In-Reply-To").unwrap(), id);
+    assert_eq!(headers.get_first_value("X-Note").unwrap(), note.trim());
+    let evil = json!({ "id": "<1@shop.example>\r\nBcc: victim@example.com", "note": "x" });
+    let run = app.run_to_end("reply", evil).await;
+    assert_eq!(run["error"]["code"], "mail_header_invalid", "{run}");
     assert_eq!(app.mails().len(), 1);
     app.finish().await;
 }

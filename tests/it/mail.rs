@@ -26,6 +26,7 @@ fn mail(mailer: &Mailer, to: &str, content: MailContent) -> OutgoingMail {
         to,
         cc,
         content,
+        headers: Vec::new(),
         attachments,
         run: "01RUN".into(),
     }

@@ -19,6 +19,8 @@ mod http;
 mod image_resize;
 mod links;
 mod mail;
+mod mail_lines;
+mod mail_retry;
 mod main_job;
 mod notify;
 mod objects;

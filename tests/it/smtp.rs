@@ -70,6 +70,12 @@ impl Server {
         }
     }
 
+    /// Returns the recipients that the server was asked for, in order and with repetitions.
+    pub fn asked(&self) -> Vec<String> {
+        let asked = std::fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default();
+        asked.lines().map(str::to_owned).collect()
+    }
+
     /// Returns the received mails, oldest first.
     pub fn mails(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.folder.path().join("mails")).unwrap();
@@ -106,7 +112,7 @@ async fn send_with(
     let to = vec![MailAddress::parse_recipient(to).unwrap()];
     let content = MailContent { subject: "Grüße — 🎉".into(), text: text.into(), html: None };
     let (from, cc, run) = (mailer.default_sender().clone(), Vec::new(), "01RUN".into());
-    let mail = OutgoingMail { from, reply_to: None, to, cc, content, attachments, run };
+    let mail = OutgoingMail { from, reply_to: None, to, cc, content, headers: Vec::new(), attachments, run };
     mailer.send(&mail, &mail.to[0], &MessageId::for_recipient("01RUN/mail", &mail.to[0], &mail.from)).await
 }
 
@@ -298,7 +304,7 @@ async fn start(database: Database, smtp: SmtpConfig) -> TestApp {
     TestApp::builder(database).pipeline("mails", MAILS).config(|config| config.mail.smtp = Some(smtp)).start().await
 }
 
-fn received(server: &Server) -> Vec<Value> {
+pub fn received(server: &Server) -> Vec<Value> {
     server.mails().iter().map(|mail| mail["to"][0].clone()).collect()
 }
 

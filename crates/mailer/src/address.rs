@@ -64,9 +64,6 @@ fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
     if address.chars().any(char::is_control) {
         return Err("it holds control characters");
     }
-    if address.len() > 254 {
-        return Err("it is longer than 254 characters");
-    }
     let Some((user, host)) = address.rsplit_once('@') else { return Err("it has no `@`") };
     if !user.is_ascii() {
         return Err("only ASCII can stand before the `@`");
@@ -76,6 +73,9 @@ fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
         true => host.to_owned(),
         false => url::Host::parse(host).map_err(|_| "its host is not valid")?.to_string(),
     };
+    if user.len() + 1 + host.len() > 254 {
+        return Err("it is longer than 254 characters");
+    }
     let email = lettre::Address::new(user, host).map_err(|error| match error {
         lettre::address::AddressError::InvalidDomain => "its host is not valid",
         lettre::address::AddressError::InvalidUser => "what stands before the `@` is not valid",

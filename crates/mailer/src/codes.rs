@@ -8,6 +8,9 @@ use afterload_core::error::ErrorCode;
 pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login")
     .with_hint("check `mail.smtp.user` and `mail.smtp.password`");
 pub const MAIL_DEFERRED: ErrorCode = ErrorCode::transient("mail_deferred", "The mail server deferred the mail");
+pub const MAIL_HEADER_INVALID: ErrorCode =
+    ErrorCode::permanent("mail_header_invalid", "A header of the mail is not valid")
+        .with_hint("use `In-Reply-To`, `References`, `List-…`, `X-…`, `Comments`, `Keywords`, `Organization`, `Precedence`, `Importance`, `Priority` or `Feedback-ID`");
 pub const MAIL_INVALID: ErrorCode = ErrorCode::permanent("mail_invalid", "The mail cannot be built");
 pub const MAIL_INVALID_RECIPIENT: ErrorCode =
     ErrorCode::permanent("mail_invalid_recipient", "The address of a recipient is not valid");
@@ -36,6 +39,7 @@ pub const MAIL_UNCERTAIN: ErrorCode =
 pub const CODES: &[ErrorCode] = &[
     MAIL_AUTH_FAILED,
     MAIL_DEFERRED,
+    MAIL_HEADER_INVALID,
     MAIL_INVALID,
     MAIL_INVALID_RECIPIENT,
     MAIL_INVALID_SENDER,

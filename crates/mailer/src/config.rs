@@ -23,6 +23,9 @@ pub struct MailConfig {
     /// other domain. A step waits for each mail over the limit; with many mails for such a domain it needs a long
     /// enough `timeout`.
     pub per_minute: BTreeMap<String, u32>,
+    /// The pauses before a deferred mail is tried again; default `[1m, 5m, 15m, 1h, 2h, 4h, 4h, 4h, 4h, 4h]`, about a
+    /// day. The step is suspended meanwhile. A step with its own `retry` follows that instead.
+    pub retry_delays: Vec<HumanDuration>,
 }
 
 impl MailConfig {
@@ -33,8 +36,14 @@ impl MailConfig {
 impl Default for MailConfig {
     fn default() -> Self {
         let from = "afterload <afterload@localhost>".into();
-        Self { outbox: None, from, smtp: None, per_minute: BTreeMap::new() }
+        Self { outbox: None, from, smtp: None, per_minute: BTreeMap::new(), retry_delays: default_retry_delays() }
     }
+}
+
+/// Servers that greylist accept a mail after some minutes; outages may last for hours.
+fn default_retry_delays() -> Vec<HumanDuration> {
+    const MINUTES: [u64; 10] = [1, 5, 15, 60, 120, 240, 240, 240, 240, 240];
+    MINUTES.map(|minutes| HumanDuration(std::time::Duration::from_secs(60 * minutes))).into()
 }
 
 /// An SMTP server.

@@ -8,12 +8,25 @@ use afterload_core::error::{Error, ErrorCode};
 use afterload_pipeline::{Templated, Validator};
 
 /// Errors after which the next recipient may still work.
-const RECIPIENT_ERROR_CODES: [ErrorCode; 4] =
-    [codes::MAIL_RECIPIENT_REFUSED, codes::MAIL_REFUSED, codes::MAIL_DEFERRED, codes::MAIL_UNCERTAIN];
+const RECIPIENT_ERROR_CODES: [ErrorCode; 5] = [
+    codes::MAIL_RECIPIENT_REFUSED,
+    codes::MAIL_REFUSED,
+    codes::MAIL_DEFERRED,
+    codes::MAIL_OUTCOME_UNKNOWN,
+    codes::MAIL_UNCERTAIN,
+];
+/// Errors after which the same mail may be accepted some minutes or hours later.
+const DEFERRAL_ERROR_CODES: [ErrorCode; 3] =
+    [codes::MAIL_DEFERRED, codes::MAIL_OUTCOME_UNKNOWN, codes::MAIL_SERVER_UNAVAILABLE];
 
 /// True if the error concerns one recipient only.
 pub fn is_recipient_error(error: &Error) -> bool {
     RECIPIENT_ERROR_CODES.contains(&error.code())
+}
+
+/// True if the mail should be tried again after one of the pauses of `mail.retry_delays`.
+pub fn is_deferral_error(error: &Error) -> bool {
+    DEFERRAL_ERROR_CODES.contains(&error.code())
 }
 
 /// Checks that a mail at `at` has either a template, or a body with a subject.

@@ -6,8 +6,10 @@
 mod address;
 pub mod codes;
 mod config;
+mod custom_header;
 mod domain_rate;
 mod fields;
+mod header_encoding;
 mod inline_css;
 mod message;
 mod outbox;
@@ -19,6 +21,7 @@ mod templates;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -26,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use address::MailAddress;
 pub use config::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
-pub use fields::{check_address, check_sender, check_text, is_recipient_error};
+pub use custom_header::CustomHeader;
+pub use fields::{check_address, check_sender, check_text, is_deferral_error, is_recipient_error};
 pub use message::{MailAttachment, MailContent, MessageId, OutgoingMail};
 
 use afterload_core::clock::{Clock, UnixMillis};
@@ -73,6 +77,7 @@ struct MailerState {
     transport: MailTransport,
     domain_rates: DomainRates,
     max_attachments_size: ByteSize,
+    retry_delays: Vec<Duration>,
 }
 
 enum MailTransport {
@@ -109,6 +114,7 @@ impl Mailer {
             transport,
             domain_rates: pace,
             max_attachments_size: attachments,
+            retry_delays: config.retry_delays.iter().map(|delay| delay.0).collect(),
         });
         Ok(Self { inner, clock, metrics: Metrics::default(), slots: None })
     }
@@ -163,6 +169,11 @@ impl Mailer {
     /// The maximum total size of the attachments of a mail.
     pub fn attachment_limit(&self) -> ByteSize {
         self.inner.max_attachments_size
+    }
+
+    /// The pauses before a deferred mail is tried again.
+    pub fn retry_delays(&self) -> &[Duration] {
+        &self.inner.retry_delays
     }
 
     /// True if mail for this recipient is rate limited.

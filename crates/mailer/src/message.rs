@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use lettre::address::Envelope;
-use lettre::message::header::{Cc, ContentTransferEncoding, ContentType, HeaderName, HeaderValue, To};
-use lettre::message::{Body, Mailboxes, MultiPart, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
+use super::custom_header::CustomHeader;
+use super::header_encoding::{AttachmentDisposition, address_header, text_header};
 use super::{MailAddress, to_single_line};
 use crate::codes;
 use afterload_core::clock::UnixMillis;
@@ -15,6 +17,8 @@ use afterload_core::error::{Error, Result};
 
 /// The media type of a file of unknown type.
 const DEFAULT_ATTACHMENT_TYPE: &str = "application/octet-stream";
+/// The maximum length of a media type. It cannot fold.
+const MAX_MEDIA_TYPE_LEN: usize = 255;
 
 /// The content of a mail: a subject, a text body and an optional HTML body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +45,8 @@ impl MailAttachment {
     pub fn new(name: &str, content_type: &str, bytes: Vec<u8>) -> Self {
         let content_type = to_single_line(content_type).to_ascii_lowercase();
         let of_mails = ["multipart/", "message/"].iter().any(|kind| content_type.starts_with(kind));
-        let media_type = if of_mails { DEFAULT_ATTACHMENT_TYPE } else { &content_type };
+        let unusable = of_mails || content_type.len() > MAX_MEDIA_TYPE_LEN;
+        let media_type = if unusable { DEFAULT_ATTACHMENT_TYPE } else { &content_type };
         let parsed = ContentType::parse(media_type).or_else(|_| ContentType::parse(DEFAULT_ATTACHMENT_TYPE));
         // Base64 even for text: otherwise the transfer could change its line ends.
         let encoded = Body::new_with_encoding(bytes, ContentTransferEncoding::Base64);
@@ -53,7 +58,10 @@ impl MailAttachment {
     }
 
     fn to_mime_part(&self) -> SinglePart {
-        lettre::message::Attachment::new(self.name.clone()).body(self.body.clone(), self.content_type.clone())
+        SinglePart::builder()
+            .header(AttachmentDisposition(self.name.clone()))
+            .header(self.content_type.clone())
+            .body(self.body.clone())
     }
 }
 
@@ -77,6 +85,8 @@ pub struct OutgoingMail {
     pub cc: Vec<MailAddress>,
     /// The content.
     pub content: MailContent,
+    /// More headers.
+    pub headers: Vec<CustomHeader>,
     /// The attachments.
     pub attachments: Vec<MailAttachment>,
     /// The run that sends it.
@@ -125,22 +135,22 @@ impl OutgoingMail {
             .envelope(envelope.map_err(refused)?)
             .date(UNIX_EPOCH + Duration::from_millis(now.unsigned_abs()))
             .message_id(Some(id.to_string()))
-            .from(self.from.0.clone())
-            .subject(to_single_line(&self.content.subject))
+            // lettre insists on a sender and does not fold: the complete header replaces this one below.
+            .from(Mailbox::new(None, self.from.0.email.clone()))
+            .raw_header(text_header("Subject", &self.content.subject))
             .raw_header(text_header("Auto-Submitted", "auto-generated"))
             .raw_header(text_header("X-Afterload-Run", &self.run));
-        if let Some(address) = &self.reply_to {
-            builder = builder.reply_to(address.0.clone());
+        let reply_to = self.reply_to.as_slice();
+        for (name, addresses) in [("Reply-To", reply_to), ("To", &self.to[..]), ("Cc", &self.cc[..])] {
+            if !addresses.is_empty() {
+                builder = builder.raw_header(address_header(name, addresses));
+            }
         }
-        // Set each header with all its addresses: adding them one by one would parse the header again each time.
-        if !self.to.is_empty() {
-            builder = builder.header(To::from(to_mailboxes(&self.to)));
+        for header in &self.headers {
+            builder = builder.raw_header(header.to_header_value());
         }
-        if !self.cc.is_empty() {
-            builder = builder.header(Cc::from(to_mailboxes(&self.cc)));
-        }
-        let text = self.content.text.replace('\0', "");
-        let html = self.content.html.as_ref().map(|html| html.replace('\0', ""));
+        let text = clean_body(&self.content.text);
+        let html = self.content.html.as_deref().map(clean_body);
         let message = match (html, self.attachments.is_empty()) {
             (None, true) => builder.singlepart(SinglePart::plain(text)),
             (Some(html), true) => builder.multipart(MultiPart::alternative_plain_html(text, html)),
@@ -153,14 +163,13 @@ impl OutgoingMail {
                 builder.multipart(self.attachments.iter().fold(said, |mail, file| mail.singlepart(file.to_mime_part())))
             }
         };
-        message.map_err(refused)
+        let mut message = message.map_err(refused)?;
+        message.headers_mut().insert_raw(address_header("From", std::slice::from_ref(&self.from)));
+        Ok(message)
     }
 }
 
-fn to_mailboxes(addresses: &[MailAddress]) -> Mailboxes {
-    addresses.iter().map(|address| address.0.clone()).collect()
-}
-
-fn text_header(name: &'static str, value: &str) -> HeaderValue {
-    HeaderValue::new(HeaderName::new_from_ascii_str(name), to_single_line(value))
+/// Removes what a body cannot carry. A carriage return alone is a line break: servers change or refuse it.
+fn clean_body(text: &str) -> String {
+    text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n")
 }

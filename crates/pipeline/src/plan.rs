@@ -233,6 +233,9 @@ pub struct PlanStep {
     pub timeout_ms: i64,
     /// The retry policy.
     pub retry: RetryPolicy,
+    /// True if the step itself sets `retry`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_retry: bool,
     /// True if the response to the run request waits for the step.
     pub inline: bool,
     /// Runs the step once per item.

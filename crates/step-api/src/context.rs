@@ -38,6 +38,8 @@ pub struct StepInfo {
     pub attempt: u32,
     /// The step key `{run}/{step}`. It is the same for all attempts; idempotency keys derive from it.
     pub key: String,
+    /// True if the step itself sets `retry`, so that a schedule of its kind does not apply.
+    pub own_retry: bool,
     /// The epoch of the lease. It grows with every attempt, and writers to other databases use it as a fence.
     pub epoch: i64,
 }

@@ -4,6 +4,7 @@ pub mod codes;
 mod context;
 mod file_verifier;
 mod files;
+mod retry_schedule;
 
 use std::future::Future;
 use std::marker::PhantomData;

@@ -16,6 +16,7 @@ both!(
     each_recipient_gets_one_mail_and_mention_wins,
     deferred_recipient_does_not_block_the_others,
     deferred_mention_stays_a_mention,
+    deferred_mails_are_sent_after_a_suspension,
     no_recipient_is_knowingly_mailed_twice_despite_kills,
 );
 
@@ -132,6 +133,35 @@ async fn deferred_mention_stays_a_mention(database: Database) {
         found[0].contains("You mention us.")
     };
     assert_eq!(["ann", "bob", "eve"].map(told), [false, true, false]);
+    app.finish().await;
+}
+
+async fn deferred_mails_are_sent_after_a_suspension(database: Database) {
+    let server = Server::start(SmtpTls::None);
+    // The defaults for other failures must not apply.
+    let yaml = yaml("subject: News, body: There are news.", "chunk: 1")
+        .replace("name: p\n", "name: p\ndefaults: { retry: { attempts: 1 } }\n");
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml)
+        .config(|config| {
+            config.mail.smtp = Some(server.config());
+            config.mail.retry_delays = vec!["1ms".parse().unwrap(); 2];
+        })
+        .start()
+        .await;
+    app.sql(USERS).await;
+    app.sql("UPDATE users SET email = 'grey.1@example.com' WHERE id = 1; UPDATE users SET email = 'refuse@example.com' WHERE id = 2").await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let mut asked = server.asked();
+    asked.sort();
+    let once = ["eve@example.com", "grey.1@example.com", "grey.1@example.com", "refuse@example.com"];
+    assert_eq!((asked, server.mails().len()), (once.map(str::to_owned).into(), 2), "{run}");
+    // Where the server defers a mail each time, the step fails after the last pause.
+    app.sql("UPDATE users SET email = 'defer@example.com' WHERE id = 1").await;
+    let run = app.run_to_end("p", json!({})).await;
+    assert_eq!(run["steps"][0]["error"]["code"], "mail_deferred", "{run}");
+    assert_eq!(server.asked().iter().filter(|address| *address == "defer@example.com").count(), 3, "{run}");
     app.finish().await;
 }
 

@@ -165,6 +165,7 @@ impl StepRunner {
             step: StepInfo {
                 id: step.step_id.clone(),
                 attempt: step.failures + 1,
+                own_retry: known.step.own_retry,
                 key: format!("{}/{effect_key}", step.run_id),
                 epoch: step.claims,
             },

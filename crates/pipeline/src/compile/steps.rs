@@ -172,6 +172,7 @@ fn compile_step(
         priority: raw.priority.or(file.defaults.priority).unwrap_or(if inline { 100 } else { 0 }),
         timeout_ms: raw.timeout.or(file.defaults.timeout).map_or(HOUR_MS, HumanDuration::as_millis),
         retry,
+        own_retry: raw.retry.is_some(),
         delay: node.get("delay").and_then(YamlNode::as_str).map(str::to_owned),
         rate_limit,
         inline,

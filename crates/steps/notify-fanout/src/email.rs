@@ -7,13 +7,25 @@ use super::fields::EmailSpec;
 use super::per_recipient::{self, DeliveryError};
 use super::templates::{RecipientContext, TemplatePart};
 use crate::codes;
-use afterload_core::error::{Error, Result};
-use afterload_mailer::{MailAddress, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_recipient_error};
+use afterload_core::error::{Error, Result, Retryability};
+use afterload_mailer::{
+    MailAddress, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_deferral_error, is_recipient_error,
+};
 use afterload_pipeline::Templated;
 use afterload_step_api::{RunInfo, StepContext};
 use afterload_target_db::Recipient;
 
 use super::recipients::recipient_key_text;
+
+/// Suspends the step if the server deferred a mail, unless the step has its own `retry`. Returns the error that the step
+/// must return.
+pub async fn suspend_deferred(ctx: &StepContext, mailer: &Mailer, error: Error) -> Result<Error> {
+    if ctx.step.own_retry || !is_deferral_error(&error) {
+        return Ok(error);
+    }
+    let suspended = ctx.suspend_for_retry(mailer.retry_delays()).await?;
+    Ok(suspended.unwrap_or_else(|| error.with_retryability(Retryability::Permanent)))
+}
 
 /// Delivers mails.
 pub struct EmailChannel {
@@ -91,6 +103,7 @@ impl per_recipient::DeliveryChannel for EmailChannel {
             to: vec![to.clone()],
             cc: Vec::new(),
             content: self.build_content(person, reason)?,
+            headers: Vec::new(),
             attachments: Vec::new(),
             run: self.run.id.clone(),
         };

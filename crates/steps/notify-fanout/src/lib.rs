@@ -42,6 +42,11 @@ const FOLLOW_REASON: &str = "follow";
 /// known to have been sent one is sent no second one. The same for webhooks, with a `webhook-id` and an `Idempotency-Key`;
 /// only the public internet is called, and what `http.allow` in the configuration names. An answer of 4xx means that the
 /// person cannot be told; 408, 425, 429 and 5xx and a connection that breaks are tried again in the next attempt.
+///
+/// A mail that the server defers does not keep the others waiting. The step is then suspended and tries it again for about a
+/// day (`mail.retry_delays`); `defaults.retry` does not apply to it, the step's own `retry` does. Each attempt reads the
+/// people from the first chunk with a deferred mail on, and sends only what the delivery log lacks. A person whose address is
+/// refused is not asked again.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyFanout {
@@ -153,14 +158,12 @@ deliver:
             }
             (None, Some(letter), None) => {
                 let channel = email::EmailChannel::new(&ctx, &deps.mailer, letter)?;
-                per_recipient::deliver_to_each(
-                    &ctx,
-                    &audience,
-                    &channel,
-                    self.chunk,
-                    self.parallel.unwrap_or(DEFAULT_SENDERS),
-                )
-                .await
+                let parallel = self.parallel.unwrap_or(DEFAULT_SENDERS);
+                let sent = per_recipient::deliver_to_each(&ctx, &audience, &channel, self.chunk, parallel).await;
+                match sent {
+                    Err(error) => Err(email::suspend_deferred(&ctx, &deps.mailer, error).await?),
+                    sent => sent,
+                }
             }
             (None, None, Some(hook)) => {
                 let channel = webhook::WebhookChannel::new(&ctx, &deps.http, hook);

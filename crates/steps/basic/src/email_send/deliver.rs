@@ -1,17 +1,19 @@
 //! Sends one copy per recipient. The effect log records the start and the end of each copy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{EmailSend, EmailSendOutputs, MailAddresses, MailLinks, OnUncertain};
+use super::tally::{MailTally, Refusals};
+use super::{EmailSend, MailAddresses, MailLinks, OnUncertain};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units;
 use afterload_mailer::{
-    MailAddress, MailAttachment, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_recipient_error,
+    CustomHeader, MailAddress, MailAttachment, MailContent, MailSendError, Mailer, MessageId, OutgoingMail,
+    is_deferral_error, is_recipient_error,
 };
 use afterload_pipeline::Templated;
 use afterload_step_api::{
@@ -43,16 +45,13 @@ pub(super) struct MailJob<'a> {
     pub links: &'a dyn FileLinks,
     pub key: &'a str,
     pub effects: &'a dyn EffectRecorder,
+    pub first_attempt: bool,
     pub progress: &'a ProgressReporter,
     pub stop: &'a CancellationToken,
 }
 
 impl MailJob<'_> {
-    pub(super) async fn send_mail(
-        &self,
-        step: EmailSend,
-        attachments: Vec<MailAttachment>,
-    ) -> Result<EmailSendOutputs> {
+    pub(super) async fn send_mail(&self, step: EmailSend, attachments: Vec<MailAttachment>) -> Result<MailTally> {
         let (to, cc) = (parse_addresses(step.to)?, parse_addresses(step.cc)?);
         let recipients = unique_recipients(to.iter().chain(&cc).chain(&parse_addresses(step.bcc)?));
         let lives = step
@@ -70,6 +69,7 @@ impl MailJob<'_> {
             to,
             cc,
             content: self.build_content(step.template, step.body, step.subject, step.vars, links)?,
+            headers: parse_headers(step.headers)?,
             attachments,
             run: self.run.id.clone(),
         };
@@ -77,33 +77,65 @@ impl MailJob<'_> {
             let message = format!("the mail has {} recipients; expected 1 to {MAX_RECIPIENTS}", recipients.len());
             return Err(Error::new(codes::MAIL_RECIPIENT_COUNT, message));
         }
-        let (mut message_ids, mut failed) = (Vec::with_capacity(recipients.len()), Vec::new());
-        for recipient in &recipients {
+        self.send_copies(&mail, &recipients, step.on_uncertain).await
+    }
+
+    /// Sends the copies that are still missing. A recipient must not keep the mail from the others.
+    async fn send_copies(
+        &self,
+        mail: &OutgoingMail,
+        recipients: &[MailAddress],
+        on_uncertain: OnUncertain,
+    ) -> Result<MailTally> {
+        let mut refusals = Refusals::load(self.effects, self.first_attempt).await?;
+        let (mut tally, mut unavailable) = (MailTally::default(), None);
+        for recipient in recipients {
             if self.stop.is_cancelled() {
                 return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             let id = MessageId::for_recipient(self.key, recipient, &mail.from);
-            match self.send_copy(&mail, recipient, &id, step.on_uncertain).await {
-                Ok(()) => message_ids.push(id.to_string()),
-                // An error of one recipient must not keep the mail from the others.
+            if let Some(error) = refusals.find_refusal(recipient) {
+                tally.add_failed(recipient, error);
+                continue;
+            }
+            let sent = match &unavailable {
+                None => self.send_copy(mail, recipient, &id, on_uncertain).await,
+                Some(error) => self.defer_copy(recipient, error).await,
+            };
+            match sent {
+                Ok(()) => tally.add_accepted(recipient, id),
+                Err(error) if is_deferral_error(&error) => {
+                    if error.code() == codes::MAIL_SERVER_UNAVAILABLE {
+                        unavailable.get_or_insert_with(|| error.clone());
+                    }
+                    tally.add_deferred(recipient, error);
+                }
                 Err(error) if is_recipient_error(&error) => {
-                    failed.push(error);
-                    continue;
+                    refusals.record_refusal(recipient, &error).await?;
+                    tally.add_failed(recipient, error);
                 }
                 Err(error) => return Err(error),
             }
-            self.progress.report_committed(ProgressUpdate {
-                done: message_ids.len() as u64,
-                total: Some(recipients.len() as u64),
-                unit: "mails".into(),
-                message: None,
-                counts: ProgressCounts::new(),
-            });
+            self.report_progress(&tally, recipients.len());
         }
-        match failed.iter().position(Error::is_transient) {
-            Some(first) => Err(failed.swap_remove(first)),
-            None if failed.is_empty() => Ok(EmailSendOutputs { sent: message_ids.len() as u64, message_ids }),
-            None => Err(refused_error(failed, recipients.len())),
+        Ok(tally)
+    }
+
+    fn report_progress(&self, tally: &MailTally, recipients: usize) {
+        self.progress.report_committed(ProgressUpdate {
+            done: tally.accepted_count(),
+            total: Some(recipients as u64),
+            unit: "mails".into(),
+            message: tally.first_deferral().map(|error| error.message().to_owned()),
+            counts: ProgressCounts::new(),
+        });
+    }
+
+    /// Asks the server nothing, because it cannot be reached. An earlier attempt may have sent this copy.
+    async fn defer_copy(&self, recipient: &MailAddress, unavailable: &Error) -> Result<()> {
+        match self.effects.effect_state(&effect_key(recipient)).await? {
+            EffectState::Done(_) => Ok(()),
+            EffectState::New | EffectState::Uncertain => Err(unavailable.clone()),
         }
     }
 
@@ -115,7 +147,7 @@ impl MailJob<'_> {
         id: &MessageId,
         on_uncertain: OnUncertain,
     ) -> Result<()> {
-        let key = format!("mail:{}", recipient.mailbox_key());
+        let key = effect_key(recipient);
         // Wait before the effect begins, because a stop while waiting must not leave it uncertain. A copy that is
         // already sent takes no slot.
         if self.mailer.is_rate_limited(recipient)
@@ -178,13 +210,13 @@ impl MailJob<'_> {
     }
 }
 
-/// Combines the permanent errors of several recipients into one error.
-fn refused_error(mut failed: Vec<Error>, recipients: usize) -> Error {
-    let of_all = format!("{} of {recipients} recipients did not receive the mail", failed.len());
-    let details =
-        failed.iter().map(|error| json!({ "code": error.code().name(), "message": error.message() })).collect();
-    let first = failed.swap_remove(0);
-    if recipients == 1 { first } else { first.context(of_all).with_details(details) }
+/// The key of one copy in the effect log.
+fn effect_key(recipient: &MailAddress) -> String {
+    format!("mail:{}", recipient.mailbox_key())
+}
+
+fn parse_headers(headers: BTreeMap<String, Templated<String>>) -> Result<Vec<CustomHeader>> {
+    headers.into_iter().map(|(name, value)| CustomHeader::parse(&name, &value.into_value()?)).collect()
 }
 
 fn parse_addresses(field: Templated<MailAddresses>) -> Result<Vec<MailAddress>> {

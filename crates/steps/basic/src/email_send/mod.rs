@@ -3,6 +3,9 @@
 mod attachments;
 mod deliver;
 mod fields;
+mod tally;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,14 +13,18 @@ use serde_json::{Map, Value};
 
 pub use fields::{AttachedFiles, MailAddresses, MailLinks};
 
-use afterload_core::error::Result;
+use afterload_core::error::{Result, Retryability};
 use afterload_core::units::HumanDuration;
-use afterload_mailer::{Mailer, check_address, check_sender, check_text};
+use afterload_mailer::{CustomHeader, Mailer, check_address, check_sender, check_text};
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{Step, StepContext};
 
 /// Sends a mail, one copy per recipient. Promise: at least once and never silently lost; a copy that is known to have left is
 /// not sent again by a retry, and every copy of the same mail to the same recipient carries the same Message-ID.
+///
+/// A mail that the server defers is tried again for about a day (`mail.retry_delays`), and the step is suspended
+/// meanwhile; `defaults.retry` does not apply to it, the step's own `retry` does. A recipient that the server refuses is
+/// not asked again. The error names the recipients that are `accepted`, `deferred`, `refused` and `uncertain`.
 ///
 /// Its progress counts `mails`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,6 +41,10 @@ pub struct EmailSend {
     /// Where answers go, if not to the sender.
     #[serde(default)]
     pub reply_to: Option<Templated<String>>,
+    /// More headers, such as `In-Reply-To`, `References`, `List-Unsubscribe` or `X-Order`; not those that the service sets
+    /// itself.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Templated<String>>,
     /// The sender; default `mail.from` of the configuration.
     #[serde(default)]
     pub from: Option<Templated<String>>,
@@ -99,6 +110,7 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
     fn check(&self, check: &mut Validator<'_>) {
         check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
         self.check_addresses(check);
+        self.check_headers(check);
         for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
             check.report_invalid(
                 &["vars", name],
@@ -122,14 +134,38 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
             links: ctx.links.as_ref(),
             key: &ctx.step.key,
             effects: ctx.effect_log.as_ref(),
+            first_attempt: ctx.is_first_attempt(),
             progress: &ctx.progress,
             stop: &ctx.stop,
         };
-        post.send_mail(self, attachments).await
+        let tally = post.send_mail(self, attachments).await?;
+        if tally.first_deferral().is_none() || ctx.step.own_retry {
+            return tally.into_outputs();
+        }
+        match ctx.suspend_for_retry(mailer.retry_delays()).await? {
+            Some(suspended) => Err(suspended),
+            None => tally.into_outputs().map_err(|error| error.with_retryability(Retryability::Permanent)),
+        }
     }
 }
 
 impl EmailSend {
+    fn check_headers(&self, check: &mut Validator<'_>) {
+        let mut seen = BTreeSet::new();
+        for (name, value) in &self.headers {
+            let path = ["headers", name.as_str()];
+            let checked = match value.as_literal() {
+                Some(value) => CustomHeader::parse(name, value).map(drop),
+                None => CustomHeader::check_name(name),
+            };
+            if let Err(error) = checked {
+                check.report_invalid(&path, error.message(), error.hint_text().unwrap_or_default());
+            } else if !seen.insert(name.to_ascii_lowercase()) {
+                check.report_invalid(&path, format!("the header `{name}` is given twice"), "remove one of them");
+            }
+        }
+    }
+
     fn check_addresses(&self, check: &mut Validator<'_>) {
         for (field, addresses) in [("to", &self.to), ("cc", &self.cc), ("bcc", &self.bcc)] {
             let Some(addresses) = addresses.as_literal() else { continue };

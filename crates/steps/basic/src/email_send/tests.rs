@@ -91,10 +91,11 @@ impl Desk {
             links: &Addresses,
             key: "01RUN/mail",
             effects,
+            first_attempt: true,
             progress: &progress,
             stop: &self.stop,
         };
-        let sent = post.send_mail(serde_json::from_value(with).unwrap(), Vec::new()).await?;
+        let sent = post.send_mail(serde_json::from_value(with).unwrap(), Vec::new()).await?.into_outputs()?;
         let last = reports.borrow().clone();
         assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
         Ok(sent)
@@ -364,6 +365,10 @@ fn check_reports_conflicting_and_invalid_fields() {
     bad["from"] = json!("me");
     bad["vars"] = json!({ "run": 1 });
     assert_eq!(messages(bad).len(), 3);
+    let mut headers = plain();
+    headers["headers"] = json!({ "In-Reply-To": "${{ params.id }}", "X-Ok": "1", "x-ok": "2", "Subject": "x" });
+    headers["headers"]["List-Id"] = json!("a\r\nBcc: b@example.com");
+    assert_eq!(messages(headers).len(), 3);
 }
 
 #[test]
