@@ -4,6 +4,7 @@
 pub mod blocking;
 pub mod clock;
 pub mod codes;
+pub mod decimal;
 pub mod dialect;
 pub mod error;
 mod error_code;

@@ -15,6 +15,7 @@ use super::{MailContent, inline_css, plain_text, to_single_line};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;
+use afterload_pipeline::expr::{add_exact_numbers, rewrite_template};
 use afterload_spanned_yaml as yaml;
 
 /// The instruction limit of the template engine per mail; a loop over a few thousand rows needs about ten thousand.
@@ -102,14 +103,16 @@ impl MailTemplates {
         let mut env = Environment::new();
         let folder = self.folder.clone();
         env.set_loader(move |path| {
-            load_source(&folder, path).map_err(|error| {
+            let source = load_source(&folder, path).map_err(|error| {
                 minijinja::Error::new(ErrorKind::InvalidOperation, "the file cannot be read").with_source(error)
-            })
+            })?;
+            Ok(source.map(|source| rewrite_template(&source)))
         });
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_fuel(Some(MAIL_TEMPLATE_FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.expect("the default delimiters differ from each other"));
+        add_exact_numbers(&mut env);
         env.add_filter("number", number_filter);
         // Keeps the positions of errors, at little cost.
         env.set_debug(true);
@@ -176,7 +179,8 @@ impl MailTemplates {
         };
         let culprit = innermost.template_source().zip(innermost.range()).and_then(|(source, range)| source.get(range));
         match (innermost.kind(), culprit) {
-            (ErrorKind::UndefinedError, Some(culprit)) => Error::new(
+            // An operator does not know the name of what it was given; its call is no text of the user.
+            (ErrorKind::UndefinedError, Some(culprit)) if !culprit.contains("__") => Error::new(
                 codes::MAIL_TEMPLATE_INVALID,
                 format!("{place}: `{}` is not defined", to_single_line(culprit)),
             )
@@ -375,6 +379,19 @@ mod tests {
         let files = files.iter().map(|path| path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned());
         let shipped = BUILTIN_TEMPLATES.iter().map(|(path, _)| (*path).to_owned());
         assert_eq!(files.collect::<BTreeSet<_>>(), shipped.collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn decimals_are_printed_and_calculated_exactly() {
+        let body =
+            "{% if price > 5 and price < 100 %}{{ price }} * 2 = {{ price * 2 }}{% endif %};\n{{ prices | sum }}";
+        let own = Own::new(&[("t/subject.txt", "S"), ("t/body.txt", body)]);
+        let content = own.render("t", json!({ "price": "19.90", "prices": ["19.90", 0.1] })).unwrap();
+        assert_eq!(content.text, "19.90 * 2 = 39.80;\n20.00");
+        let error = own.render("t", json!({ "price": "19.90", "prices": 1 })).unwrap_err();
+        assert!(error.message().contains("body.txt:2: "), "{error}");
+        let error = own.render("t", json!({ "prices": [] })).unwrap_err();
+        assert!(error.message().contains("body.txt:1: ") && !error.message().contains("__"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use super::placeholder::PlaceholderDeserializer;
 use super::read_error::YamlReadError;
 use super::skipped::SkippedNodes;
-use super::{FaultKind, TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
+use super::{ExactNumber, FaultKind, TEMPLATED_TYPE_NAME, YamlKey, YamlNode, YamlValue};
 
 /// Deserializes one node and leaves out the skipped nodes.
 #[derive(Clone, Copy)]
@@ -40,15 +40,7 @@ impl<'a> NodeDeserializer<'a> {
         Some(NodeSeqAccess { items: items.iter(), skipped: self.skipped })
     }
 
-    fn locate_error<T>(self, result: Result<T, YamlReadError>) -> Result<T, YamlReadError> {
-        result.map_err(|fault| fault.with_location(self.node.span, self.node))
-    }
-}
-
-impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
-    type Error = YamlReadError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+    fn visit_value<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
         let result = match &self.node.value {
             YamlValue::Null => visitor.visit_unit(),
             YamlValue::Bool(value) => visitor.visit_bool(*value),
@@ -63,6 +55,32 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
                 Some(entries) => visitor.visit_map(entries),
                 None => Err(YamlReadError::expected("a map".into(), None)),
             },
+        };
+        self.locate_error(result)
+    }
+
+    fn locate_error<T>(self, result: Result<T, YamlReadError>) -> Result<T, YamlReadError> {
+        result.map_err(|fault| fault.with_location(self.node.span, self.node))
+    }
+}
+
+/// A field of a number type takes the number as it is.
+macro_rules! deserialize_as_value {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+            self.visit_value(visitor)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
+    type Error = YamlReadError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlReadError> {
+        let result = match self.node.exact_number() {
+            Some(ExactNumber::Whole(value)) => visitor.visit_u64(value),
+            Some(ExactNumber::Text(text)) => visitor.visit_str(text),
+            None => return self.visit_value(visitor),
         };
         self.locate_error(result)
     }
@@ -151,9 +169,13 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         visitor.visit_unit()
     }
 
+    deserialize_as_value! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32
+        deserialize_u64 deserialize_f32 deserialize_f64
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct
-        map identifier
+        bool i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! No other crate uses the YAML library.
 
+use afterload_core::decimal::{is_number_text, keeps_every_digit};
 use afterload_core::error::ErrorCode;
 
 mod de;
@@ -75,6 +76,14 @@ pub enum YamlValue {
     Seq(Vec<YamlNode>),
     /// Keys and values with their positions, in file order.
     Map(Vec<(YamlKey, YamlNode)>),
+}
+
+/// A number that neither an `i64` nor a float holds.
+pub(crate) enum ExactNumber<'a> {
+    /// It fits an unsigned integer.
+    Whole(u64),
+    /// It fits no number of JSON.
+    Text(&'a str),
 }
 
 /// A key of a map with its position.
@@ -227,8 +236,22 @@ impl YamlNode {
         child.map_or(self, |child| child.closest_node(rest))
     }
 
+    /// The number as it is written, if a float would change it.
+    pub(crate) fn exact_number(&self) -> Option<ExactNumber<'_>> {
+        let (YamlValue::Float(_), Some(text)) = (&self.value, self.source_text.as_deref()) else { return None };
+        match text.parse() {
+            Ok(whole) => Some(ExactNumber::Whole(whole)),
+            Err(_) => (is_number_text(text) && !keeps_every_digit(text)).then_some(ExactNumber::Text(text)),
+        }
+    }
+
     /// Converts the node to JSON, without positions.
     pub fn to_json(&self) -> serde_json::Value {
+        match self.exact_number() {
+            Some(ExactNumber::Whole(whole)) => return whole.into(),
+            Some(ExactNumber::Text(text)) => return text.into(),
+            None => {}
+        }
         match &self.value {
             YamlValue::Null => serde_json::Value::Null,
             YamlValue::Bool(value) => (*value).into(),

@@ -166,6 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_keep_every_digit() {
+        let yaml = "{ a: 123456789012345678.95, b: 18446744073709551615, c: 1.10, d: 99999999999999999999 }";
+        let node = parse(yaml).expect("valid");
+        let expected = serde_json::json!({
+            "a": "123456789012345678.95", "b": u64::MAX, "c": 1.1, "d": "99999999999999999999",
+        });
+        assert_eq!(node.to_json(), expected);
+        assert_eq!(read::<serde_json::Value>(&node).expect("read"), expected);
+        assert_eq!(crate::read_resolved::<serde_json::Value>(&expected).expect("read"), expected);
+        // A field of a number type takes the nearest number.
+        let float = read::<f64>(&parse("99999999999999999999").expect("valid")).expect("a float");
+        assert_eq!(float, 1e20);
+    }
+
+    #[test]
     fn all_missing_fields_are_reported() {
         assert_eq!(faults("{}"), ["1:1 missing field `text`", "1:1 missing field `number`"]);
     }

@@ -57,7 +57,7 @@ async fn rows_and_counts_are_outputs(database: Database) {
         let sql = "SELECT :n::int AS n, $$ :x ; $$ AS x, ARRAY[1, 2]::int[] = :list AS same, 1.50 AS d";
         app.publish("p", &format!("name: p\n{}", one(sql, "{ n: 5, list: [1, 2] }"))).await;
         let run = app.run_to_end("p", json!({})).await;
-        let row = json!([{ "n": 5, "x": " :x ; ", "same": true, "d": 1.5 }]);
+        let row = json!([{ "n": 5, "x": " :x ; ", "same": true, "d": "1.50" }]);
         assert_eq!(run["steps"][0]["outputs"]["rows"], row, "{run}");
     }
     app.finish().await;

@@ -1,6 +1,7 @@
 //! Statements in the users' databases, and params that refer to their rows.
 
 mod batch;
+mod decimals;
 mod execute;
 mod lists;
 mod pipelines;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::EXPRESSION_ENV;
 use super::builtins::{BuiltinKind, is_builtin};
 use super::calls::{called_functions, find_unknown_calls};
+use super::rewrite::rewrite_operators;
 use afterload_spanned_yaml::suggestion_hint;
 
 const EXPRESSION_ROOTS: [&str; 8] = ["params", "event", "steps", "run", "secrets", "item", "index", "file"];
@@ -106,6 +107,12 @@ pub fn check_expression(expression: &str, known: &NameScope<'_>) -> Vec<ExprDiag
             return vec![expr_diagnostic(0..expression.len(), message, operator_hint(expression))];
         }
     };
+    let exact = rewrite_operators(expression);
+    let is_readable = exact.is_some_and(|exact| EXPRESSION_ENV.compile_expression(&exact).is_ok());
+    if !is_readable {
+        let message = format!("the operators of the expression `{expression}` cannot be read");
+        return vec![expr_diagnostic(0..expression.len(), message, "use parentheses, or fewer of them")];
+    }
     let mut names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
     // What is called is a function, and not a value.
     let called = called_functions(expression);

@@ -5,14 +5,20 @@ mod calls;
 pub mod check;
 mod context;
 mod dates;
+mod exact;
+mod exact_language;
 mod references;
+mod rewrite;
 mod template;
+mod text_template;
 mod url;
 
 pub use builtins::{BUILTINS, Builtin, BuiltinKind};
 pub use context::ExprContext;
+pub use exact_language::add_exact_numbers;
 pub use references::referenced_names;
 pub use template::{TemplateSegment, has_expression, sole_expression, split_template};
+pub use text_template::rewrite_template;
 
 use std::sync::LazyLock;
 
@@ -29,15 +35,22 @@ use afterload_core::error::{Error, Result};
 /// Bounds the work of one expression.
 const EXPRESSION_FUEL: u64 = 100_000;
 
-/// The expression language: minijinja with strict undefined behavior and the built-ins of this language.
+/// The expression language: minijinja with exact numbers and the built-ins of this language.
 static EXPRESSION_ENV: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut language = new_environment();
+    add_exact_numbers(&mut language);
+    language
+});
+
+/// Minijinja with strict undefined behavior and the built-ins of this language.
+fn new_environment() -> Environment<'static> {
     let mut language = Environment::new();
     language.set_undefined_behavior(UndefinedBehavior::Strict);
     language.set_fuel(Some(EXPRESSION_FUEL));
     language.set_recursion_limit(50);
     register_builtins(&mut language);
     language
-});
+}
 
 /// Resolves every expression of a `with:` block. A value that consists of one expression keeps its type. An expression
 /// inside text becomes text.
@@ -223,7 +236,8 @@ fn evaluate_to_jinja(expression: &str, scope: &ExprContext) -> Result<minijinja:
     let compiled = EXPRESSION_ENV.compile_expression(expression);
     let mut eventless = false;
     let value = compiled.and_then(|compiled| {
-        let value = compiled.eval(scope.to_jinja());
+        let exact = rewrite::rewrite_operators(expression).ok_or_else(unknown_grammar_error)?;
+        let value = EXPRESSION_ENV.compile_expression(&exact)?.eval(scope.to_jinja());
         eventless = !scope.has_event() && compiled.undeclared_variables(false).contains("event");
         value
     });
@@ -269,6 +283,10 @@ fn unknown_call_error(expression: &str, error: &minijinja::Error) -> Error {
             error.with_hint(suggest_builtin(kind, ""))
         }
     }
+}
+
+fn unknown_grammar_error() -> minijinja::Error {
+    minijinja::Error::new(minijinja::ErrorKind::SyntaxError, "its operators cannot be read; use parentheses")
 }
 
 /// True if an expression reads a secret. Its result must not be shown.

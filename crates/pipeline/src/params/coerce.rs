@@ -9,6 +9,7 @@ use serde_json::{Number, Value};
 use super::email::is_email;
 use super::{FileRule, ParamType, TextPattern};
 use crate::codes;
+use afterload_core::decimal::{is_number_text, parse_exact_json};
 use afterload_core::error::ErrorCode;
 use afterload_core::file::File;
 use afterload_core::text::shorten_text;
@@ -61,9 +62,9 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
             Ok(number.into())
         }
         ParamType::Number { min, max } => {
-            let number = to_number(&value).ok_or_else(|| wrong_type("a number", &value))?;
-            check_range(number.as_f64().unwrap_or(f64::NAN), *min, *max)?;
-            Ok(Value::Number(number))
+            let (number, rounded) = to_number(&value).ok_or_else(|| wrong_type("a number", &value))?;
+            check_range(rounded, *min, *max)?;
+            Ok(number)
         }
         ParamType::Boolean => match &value {
             Value::Bool(_) => Ok(value),
@@ -177,7 +178,7 @@ pub fn check_file(rule: &FileRule, file: &File) -> Coerced<()> {
 /// Parses lists, maps and files, which forms send as JSON text.
 pub(super) fn parse_json_text(value: Value) -> Value {
     match &value {
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => parse_exact_json(text).unwrap_or(value),
         _ => value,
     }
 }
@@ -228,13 +229,22 @@ fn to_integer(value: &Value) -> Option<i64> {
     }
 }
 
-fn to_number(value: &Value) -> Option<Number> {
+/// Returns the number, and the float that is nearest to it. A number that JSON would round stays text.
+fn to_number(value: &Value) -> Option<(Value, f64)> {
     match value {
-        Value::Number(number) => Some(number.clone()),
-        Value::String(text) => match text.trim().parse::<i64>() {
-            Ok(whole) => Some(whole.into()),
-            Err(_) => text.trim().parse().ok().and_then(Number::from_f64),
-        },
+        Value::Number(number) => Some((value.clone(), number.as_f64()?)),
+        Value::String(text) => {
+            let text = text.trim();
+            let rounded = text.parse::<f64>().ok()?;
+            let number = match is_number_text(text) {
+                true => parse_exact_json(text).ok()?,
+                // JSON has no number such as `+5` or `.5`.
+                false => text
+                    .parse::<i64>()
+                    .map_or_else(|_| Number::from_f64(rounded).map(Value::Number), |whole| Some(whole.into()))?,
+            };
+            Some((number, rounded))
+        }
         _ => None,
     }
 }
@@ -352,6 +362,29 @@ mod tests {
         );
         let short = ParamType::String { min_length: None, max_length: Some(1), pattern: None };
         assert_eq!(coerce_value(&short, 12.into()).unwrap_err().code, codes::PARAM_TOO_LONG);
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        let coerce = |kind: &ParamType, text: &str| coerce_value(kind, text.into()).ok().map(|value| value.to_string());
+        let (integer, number) =
+            (ParamType::Integer { min: None, max: None }, ParamType::Number { min: None, max: None });
+        for (kind, text, found) in [
+            (&integer, "9007199254740993", Some("9007199254740993")),
+            (&integer, "-9223372036854775808", Some("-9223372036854775808")),
+            (&integer, "9223372036854775808", None),
+            (&number, "9007199254740993", Some("9007199254740993")),
+            (&number, "18446744073709551615", Some("18446744073709551615")),
+            (&number, "123456789012345678.95", Some("\"123456789012345678.95\"")),
+            (&number, " 19.90 ", Some("19.9")),
+            (&number, "+5", Some("5")),
+            (&number, ".5", Some("0.5")),
+            (&number, "1e3", Some("1000.0")),
+            (&number, "1e400", None),
+            (&number, "NaN", None),
+        ] {
+            assert_eq!(coerce(kind, text).as_deref(), found, "{text}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::problem::{Problem, not_found};
 use crate::codes;
+use afterload_core::decimal::parse_exact_json;
 use afterload_core::error::{Error, Result};
 use afterload_core::text::{nul_error, refuse_nul_in_json};
 use afterload_core::units::ByteSize;
@@ -107,7 +108,11 @@ pub(super) async fn read_json_body<T: DeserializeOwned>(
         let message = format!("the body is not the JSON that was expected: expected an object such as `{example}`");
         return Err(Error::new(codes::JSON_INVALID, message).with_details(json!({ "line": 1, "column": 1 })));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| json_invalid("the body", &error))
+    let parsed = match str::from_utf8(&bytes) {
+        Ok(text) => parse_exact_json(text),
+        Err(_) => serde_json::from_slice(&bytes),
+    };
+    parsed.map(Some).map_err(|error| json_invalid("the body", &error))
 }
 
 /// Reads a body of at most `limit`.

@@ -12,6 +12,7 @@ use super::form_field::{FORM_IDLE_TIMEOUT, multipart_error, next_chunk};
 use super::form_file_name::file_name;
 use super::uploads::RunUploads;
 use crate::codes;
+use afterload_core::decimal::parse_exact_json;
 use afterload_core::error::{Error, ErrorCode, Result};
 use afterload_core::text::{refuse_nul, refuse_nul_in_json};
 use afterload_core::units::ByteSize;
@@ -92,7 +93,7 @@ impl MultipartForm {
             }
             refuse_nul_in_json("the part `params`", text.as_bytes())?;
             let params: Map<String, Value> =
-                serde_json::from_str(&text).map_err(|error| json_invalid("the part `params`", &error))?;
+                parse_exact_json(&text).map_err(|error| json_invalid("the part `params`", &error))?;
             for (name, value) in params {
                 given.insert(name, value)?;
             }

@@ -2,12 +2,13 @@
 
 use crate::codes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat};
-use serde_json::{Number, Value};
+use serde_json::Value;
 use sqlx::postgres::{PgRow, PgTypeKind, PgValueRef};
 use sqlx::{Row, TypeInfo, ValueRef};
 
 use crate::batch::DAYS_TO_1970;
 use crate::statement::ResultMode;
+use afterload_core::decimal::{decimal_to_json, float_to_json, parse_exact_json};
 use afterload_core::error::{Error, Result};
 
 /// PostgreSQL counts days and microseconds from 2000-01-01.
@@ -29,7 +30,7 @@ pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value
         return Err(Error::new(codes::BATCH_CURSOR_INVALID, format!("a column of type `{kind}` cannot be a cursor"))
             .with_hint("let `RETURNING` give a whole number, a text or a UUID first, such as the primary key"));
     }
-    decode_by_type(kind, &raw, row, index).unwrap_or_else(|| {
+    decode_by_type(kind, &raw).unwrap_or_else(|| {
         let name = row.columns().get(index).map_or("", sqlx::Column::name);
         let message = format!("column `{name}` has the type `{kind}`, which has no JSON");
         Err(Error::new(codes::SQL_TYPE_UNSUPPORTED, message))
@@ -37,7 +38,7 @@ pub fn decode_value(row: &PgRow, index: usize, keep: ResultMode) -> Result<Value
 }
 
 /// Returns `None` for an unsupported type.
-fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -> Option<Result<Value>> {
+fn decode_by_type(kind: &str, raw: &PgValueRef<'_>) -> Option<Result<Value>> {
     let bytes = raw.as_bytes().unwrap_or_default();
     Some(match kind {
         "BOOL" => Ok((bytes == [1]).into()),
@@ -46,9 +47,9 @@ fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -
         "INT8" => fixed_bytes(bytes).map(|bytes| i64::from_be_bytes(bytes).into()),
         "OID" => fixed_bytes(bytes).map(|bytes| u32::from_be_bytes(bytes).into()),
         // Parsing the shortest text keeps 0.1 as 0.1.
-        "FLOAT4" => fixed_bytes(bytes).map(|bytes| number_from_text(&f32::from_be_bytes(bytes).to_string())),
-        "FLOAT8" => fixed_bytes(bytes).map(|bytes| number_from_text(&f64::from_be_bytes(bytes).to_string())),
-        "NUMERIC" => return decode_numeric(bytes).map(|text| Ok(number_from_text(&text))),
+        "FLOAT4" => fixed_bytes(bytes).map(|bytes| number_from_float_text(&f32::from_be_bytes(bytes).to_string())),
+        "FLOAT8" => fixed_bytes(bytes).map(|bytes| number_from_float_text(&f64::from_be_bytes(bytes).to_string())),
+        "NUMERIC" => return decode_numeric(bytes).map(|text| Ok(decimal_to_json(&text))),
         "DATE" => {
             return fixed_bytes(bytes)
                 .map(|bytes| date_from_days(i32::from_be_bytes(bytes)).map(Value::from))
@@ -73,7 +74,9 @@ fn decode_by_type(kind: &str, raw: &PgValueRef<'_>, row: &PgRow, index: usize) -
             let hex = hex::encode(bytes);
             [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-").into()
         }),
-        "JSON" | "JSONB" => row.try_get(index).map_err(Error::from),
+        "JSON" => decode_json(bytes),
+        // A version precedes the text.
+        "JSONB" => decode_json(bytes.get(1..).unwrap_or_default()),
         "BYTEA" => Ok(format!("\\x{}", hex::encode(bytes)).into()),
         "VOID" => Ok(Value::Null),
         "TEXT" | "VARCHAR" | "BPCHAR" | "NAME" | "CHAR" | "\"CHAR\"" | "UNKNOWN" | "citext" | "CITEXT" => {
@@ -88,11 +91,19 @@ fn fixed_bytes<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
     bytes.try_into().map_err(|_| Error::new(codes::DATABASE_ERROR, "the database sent a value of another length"))
 }
 
-/// A JSON number if JSON can hold it, otherwise the text.
-fn number_from_text(text: &str) -> Value {
-    let whole = text.parse::<i64>().ok().map(Number::from);
-    let number = whole.or_else(|| text.parse().ok().and_then(Number::from_f64));
-    number.map_or_else(|| text.into(), Value::Number)
+fn decode_json(text: &[u8]) -> Result<Value> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        Error::new(codes::DATABASE_ERROR, format!("the database sent JSON that cannot be read: {error}"))
+    };
+    parse_exact_json(str::from_utf8(text).map_err(|error| invalid(&error))?).map_err(|error| invalid(&error))
+}
+
+/// A whole float becomes an integer, as PostgreSQL prints it.
+fn number_from_float_text(text: &str) -> Value {
+    match text.parse::<i64>() {
+        Ok(whole) => whole.into(),
+        Err(_) => float_to_json(text.parse().unwrap_or(f64::NAN)),
+    }
 }
 
 /// Renders a `numeric` as decimal text. It holds groups of four digits, and `weight + 1` of them precede the point.

@@ -4,7 +4,8 @@ use rusqlite::types::Value as SqliteValue;
 use serde_json::Value as Json;
 
 use crate::bind::{BindValues, ParameterizedSql};
-use afterload_core::error::Result;
+use crate::codes;
+use afterload_core::error::{Error, Result};
 
 /// A statement with its values for rusqlite.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ impl ParameterizedSql {
     /// `IN (…)` stands for its items, however many they are.
     ///
     /// # Errors
-    /// `sql_parameter_missing`, `sql_parameter_unknown`.
+    /// `sql_parameter_missing`, `sql_parameter_unknown`, `sql_parameter_invalid`.
     pub(crate) fn bind_for_sqlite(&self, bind: &BindValues) -> Result<SqliteQuery> {
         let values = self.ordered_values(bind)?;
         let sql = self.render_parameters(|place| match place.in_list && values[place.index].is_array() {
@@ -28,23 +29,29 @@ impl ParameterizedSql {
             true => format!("SELECT +value FROM json_each(?{})", place.index + 1),
             false => format!("?{}", place.index + 1),
         });
-        Ok(SqliteQuery { sql, values: values.into_iter().map(to_sqlite_value).collect() })
+        let values = values.into_iter().map(to_sqlite_value).collect::<Result<_>>()?;
+        Ok(SqliteQuery { sql, values })
     }
 }
 
-/// Converts a JSON value to a SQLite value.
-pub(super) fn to_sqlite_value(value: &Json) -> SqliteValue {
-    match value {
+/// Converts a JSON value to a SQLite value. An integer that SQLite does not have is refused: as a float it would lose
+/// digits.
+pub(super) fn to_sqlite_value(value: &Json) -> Result<SqliteValue> {
+    Ok(match value {
         Json::Null => SqliteValue::Null,
         Json::Bool(value) => SqliteValue::Integer((*value).into()),
         Json::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(value), _) => SqliteValue::Integer(value),
-            (None, Some(value)) => SqliteValue::Real(value),
-            (None, None) => SqliteValue::Text(number.to_string()),
+            (None, Some(value)) if number.is_f64() => SqliteValue::Real(value),
+            _ => {
+                let message = format!("the whole number {number} is beyond {}", i64::MAX);
+                return Err(Error::new(codes::SQL_PARAMETER_INVALID, message)
+                    .with_hint("SQLite has no greater one; bind it as text: put `| string` after it"));
+            }
         },
         Json::String(text) => SqliteValue::Text(text.clone()),
         Json::Array(_) | Json::Object(_) => SqliteValue::Text(value.to_string()),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -53,6 +60,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn whole_number_is_never_bound_as_float() {
+        for number in [i64::MIN, i64::MAX, 9_007_199_254_740_993] {
+            assert_eq!(to_sqlite_value(&json!(number)).unwrap(), SqliteValue::Integer(number));
+        }
+        let error = to_sqlite_value(&json!(u64::MAX)).unwrap_err();
+        assert_eq!(error.code(), codes::SQL_PARAMETER_INVALID);
+        assert_eq!(to_sqlite_value(&json!("19.90")).unwrap(), SqliteValue::Text("19.90".to_owned()));
+    }
 
     #[test]
     fn bound_values_keep_their_types() {

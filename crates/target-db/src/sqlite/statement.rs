@@ -11,6 +11,7 @@ use super::bind::to_sqlite_value;
 use super::{SqliteDatabase, map_sqlite_error};
 use crate::row_source::{RowSource, Scalar};
 use crate::statement::{Checkpoint, RowCollector, StatementResult, StatementRun, may_write_error, stopped_error};
+use afterload_core::decimal::float_to_json;
 use afterload_core::error::Result;
 
 pub(super) async fn run(database: &SqliteDatabase, job: StatementRun) -> Result<(StatementResult, Checkpoint)> {
@@ -95,7 +96,7 @@ fn execute_each_row(
                 Scalar::Integer(number) => statement.raw_bind_parameter(place + 1, number),
                 Scalar::Float(number) => statement.raw_bind_parameter(place + 1, number),
                 Scalar::Text(text) => statement.raw_bind_parameter(place + 1, text.as_ref()),
-                Scalar::Json(value) => statement.raw_bind_parameter(place + 1, to_sqlite_value(value)),
+                Scalar::Json(value) => statement.raw_bind_parameter(place + 1, to_sqlite_value(value)?),
             }
             .map_err(map_sqlite_error)?;
         }
@@ -109,7 +110,7 @@ fn to_json_value(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => number.into(),
-        ValueRef::Real(number) => number.into(),
+        ValueRef::Real(number) => float_to_json(number),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
         ValueRef::Blob(bytes) => format!("\\x{}", hex::encode(bytes)).into(),
     }

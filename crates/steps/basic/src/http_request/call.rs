@@ -10,6 +10,7 @@ use serde_json::json;
 use super::fields::field_pairs;
 use super::{ExpectedStatus, HttpMethod, HttpRequest, HttpRequestOutputs};
 use crate::codes;
+use afterload_core::decimal::parse_exact_json;
 use afterload_core::error::{Error, Result};
 use afterload_core::file::File;
 use afterload_core::redactor::Redactor;
@@ -126,7 +127,7 @@ impl RecordedResponse {
     fn into_outputs(self, hidden: &Redactor) -> HttpRequestOutputs {
         let Self { status, headers, text } = self;
         // A body is not JSON if it is not text, or if the server compressed it without being asked.
-        let json = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let json = text.as_deref().and_then(|text| parse_exact_json::<serde_json::Value>(text).ok());
         HttpRequestOutputs { status, headers, json: json.map(|json| hidden.redact_json(json)), text, file: None }
     }
 }

@@ -39,7 +39,8 @@ pub struct SqlExecute {
 pub struct SqlExecuteOutputs {
     /// Rows that were inserted, updated or deleted; for a `SELECT` those that it gave.
     rows_affected: u64,
-    /// The rows of a `SELECT` or of `RETURNING`, each a map of its columns: at most 1,000 rows and 1 MiB.
+    /// The rows of a `SELECT` or of `RETURNING`, each a map of its columns: at most 1,000 rows and 1 MiB. A decimal
+    /// with more than 15 digits, or with zeros at its end such as `19.90`, is a string.
     rows: Vec<Map<String, Value>>,
 }
 
