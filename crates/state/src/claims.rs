@@ -131,7 +131,9 @@ impl ClaimStore<'_> {
                 args.add(*due_at),
                 progress_assignment(&mut args, progress)
             ),
-            AttemptEnd::Suspend(condition) => return self.0.suspensions().suspend(id, claim, condition).await,
+            AttemptEnd::Suspend(condition) => {
+                return self.0.suspensions().suspend(id, claim, progress, condition).await;
+            }
             AttemptEnd::FanOut => "crashes = 0".into(),
             AttemptEnd::Park { due_at, error } => format!(
                 "status = 'queued', due_at = {}, error = COALESCE({}, error), {}",

@@ -51,9 +51,16 @@ impl SuspensionStore<'_> {
     }
 
     /// Suspends a step under its claim. Returns false if the claim is lost.
-    pub(super) async fn suspend(self, id: &str, claim: i64, sleep: &WakeCondition) -> Result<bool> {
+    pub(super) async fn suspend(
+        self,
+        id: &str,
+        claim: i64,
+        progress: Option<&Value>,
+        sleep: &WakeCondition,
+    ) -> Result<bool> {
         let sql = "UPDATE step_runs SET status = 'suspended', suspend_count = suspend_count + 1, due_at = $3, suspended_until = $3,
-                   wake_event_name = $4, wake_event_fields = $5, wake_event_digest = $6, crashes = 0
+                   wake_event_name = $4, wake_event_fields = $5, wake_event_digest = $6, crashes = 0,
+                   progress = COALESCE($7, progress)
                    WHERE id = $1 AND claims = $2 AND status = 'running'";
         let awaited = |field: fn(&AwaitedEvent) -> &String| sleep.event.as_ref().map(field).cloned();
         let args = args![
@@ -62,7 +69,8 @@ impl SuspensionStore<'_> {
             sleep.until,
             awaited(|event| &event.name),
             awaited(|event| &event.fields),
-            awaited(|event| &event.digest)
+            awaited(|event| &event.digest),
+            progress.map(Value::to_string)
         ];
         Ok(self.0.execute(sql, &args).await? == 1)
     }

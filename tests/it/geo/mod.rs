@@ -87,7 +87,7 @@ async fn files_are_asked_in_order_and_local_addresses_not_at_all(database: Datab
         json!({
             "ip": "89.160.20.112", "country": "Sweden", "country_code": "SE", "region": "Östergötland County",
             "city": "Linköping", "postal_code": "582 10", "latitude": 58.4167, "longitude": 15.6167,
-            "timezone": "Europe/Stockholm", "asn": 29518, "isp": "Bredband2", "provider": "mmdb:nested"
+            "timezone": "Europe/Stockholm", "asn": 29518, "isp": "Bredband2", "provider": "mmdb:nested", "error": null
         })
     );
     assert_eq!((&answers[1]["city"], &answers[1]["ip"]), (&json!("Lund"), &json!("2a02:d3ff::1")));

@@ -86,17 +86,17 @@ steps:
   - { id: read, uses: sql.execute, with: { sql: "SELECT" } }
   - id: mail
     uses: email.send
-    if: PRICE > 5 and PRICE < 100 and PRICE == 19.9 and BIG != 9007199254740992
+    if: PRICE > 5 and PRICE < 100 and PRICE == 19.9 and LARGE != 9007199254740992
     with:
       to: a@example.com
       subject: ${{ PRICE }}
-      body: Once ${{ PRICE }}, twice ${{ PRICE * 2 }}, ${{ BIG }}.
+      body: Once ${{ PRICE }}, twice ${{ PRICE * 2 }}, ${{ LARGE }}.
   - { id: dear, uses: test.step, if: 'PRICE > 100', with: { give: 1 } }
 "#;
     let steps = steps
         .replace("SELECT", select)
         .replace("PRICE", "steps.read.rows[0].price")
-        .replace("BIG", "steps.read.rows[0].big");
+        .replace("LARGE", "steps.read.rows[0].big");
     let app = TestApp::builder(database).pipeline("p", &format!("name: p{steps}")).start().await;
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!(run["status"], "succeeded", "{run}");

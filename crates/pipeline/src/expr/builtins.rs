@@ -108,7 +108,7 @@ pub const BUILTINS: &[Builtin] = &[
     filter("string", "3 | string", r#""3""#),
     filter("sum", "[1, 2] | sum", "3"),
     filter("title", "'ada lovelace' | title", r#""Ada Lovelace""#),
-    filter("tojson", "{'a': 1} | tojson", r#""{\"a\":1}""#),
+    filter("tojson", "{'a': 1} | tojson", r#""{\"a\": 1}""#),
     filter("trim", "' a ' | trim", r#""a""#),
     filter("unique", "[1, 1, 2] | unique | list", "[1,2]"),
     filter("upper", "'Ada' | upper", r#""ADA""#),

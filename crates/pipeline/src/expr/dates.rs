@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
-use afterload_core::units::HumanDuration;
+use afterload_core::units::{HumanDuration, UnexpectedQuantity};
 
 type Time = DateTime<FixedOffset>;
 
@@ -66,7 +66,7 @@ pub(super) fn convert_zone(value: &Value, zone: &str) -> Result<String, Error> {
 /// The filter `add_time`. A day has 24 hours.
 pub(super) fn add_time(value: &Value, duration: &str) -> Result<String, Error> {
     let (negative, length) = duration.strip_prefix('-').map_or((false, duration), |length| (true, length));
-    let length: HumanDuration = length.parse().map_err(invalid)?;
+    let length: HumanDuration = length.parse().map_err(|wrong: UnexpectedQuantity| invalid(wrong.to_string()))?;
     let millis = if negative { -length.as_millis() } else { length.as_millis() };
     let time = read_time(value)?;
     let moved = TimeDelta::try_milliseconds(millis).and_then(|delta| time.checked_add_signed(delta));
@@ -112,7 +112,7 @@ fn start_of_unit(date: NaiveDate, unit: &str) -> Result<NaiveDateTime, Error> {
 fn read_time(value: &Value) -> Result<Time, Error> {
     if value.kind() == ValueKind::Number {
         let seconds = i64::try_from(value.clone())?;
-        let time = DateTime::<Utc>::from_timestamp(seconds, 0).filter(|time| has_year_in_range(time));
+        let time = DateTime::<Utc>::from_timestamp(seconds, 0).filter(has_year_in_range);
         return time.map(|time| time.fixed_offset()).ok_or_else(out_of_range);
     }
     let text = value.as_str().ok_or_else(|| invalid(format!("a time is expected, not {}", value.kind())))?;
@@ -237,7 +237,7 @@ mod tests {
             (parse_time(&"31.01.2026".into(), Some("%Y-%m-%d"), None), "not a date in the format `%Y-%m-%d`"),
             (format_time(&time, "%Q", None), "not a format of dates"),
             (convert_zone(&time, "Paris"), "such as `Europe/Paris`"),
-            (add_time(&time, "1 month"), "not a duration"),
+            (add_time(&time, "1 month"), "expected a duration"),
             (find_start_of(&time, "decade", None), "`day`, `week`, `month` or `year`"),
             (format_time(&Value::from(()), "%Y", None), "not none"),
         ] {

@@ -214,7 +214,7 @@ mod tests {
             ("$nan * 2", "`NaN` and `Infinity`"),
             ("$nan > 5", "`NaN` and `Infinity`"),
             ("$price > 'Infinity'", "`NaN` and `Infinity`"),
-            ("$missing + 1", "does not exist"),
+            ("$missing + 1", "is undefined"),
             ("['1.50', 'x'] | sort", "sort the rows in SQL"),
         ] {
             let error = evaluate(expression).expect_err(expression);

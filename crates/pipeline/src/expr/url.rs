@@ -105,11 +105,11 @@ impl UrlBuilder {
             let is_slash = matches!(character, '/' | '\\');
             let starts_query = matches!(character, '?' | '#');
             match self.place {
-                UrlPlace::Origin if is_slash || starts_query => {
-                    if self.host_start.is_some_and(|start| self.text.len() > start) {
-                        self.place = if is_slash { UrlPlace::Path } else { UrlPlace::Query };
-                        self.segment_start = self.text.len() + 1;
-                    }
+                UrlPlace::Origin
+                    if (is_slash || starts_query) && self.host_start.is_some_and(|start| self.text.len() > start) =>
+                {
+                    self.place = if is_slash { UrlPlace::Path } else { UrlPlace::Query };
+                    self.segment_start = self.text.len() + 1;
                 }
                 UrlPlace::Path if is_slash || starts_query => {
                     self.check_segment()?;

@@ -155,7 +155,7 @@ impl Replay<'_> {
             };
         }
         let stored = app.objects().head_version(&file.bucket, &file.key, file.version.as_deref()).await?;
-        match file.etag.is_empty() || file.etag == stored.etag {
+        match file.etag.is_empty() || file.etag == stored.meta.etag {
             true => Ok(()),
             false => {
                 let message = format!("`{}` in bucket `{}` has changed since the earlier run", file.key, file.bucket);
