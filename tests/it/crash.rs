@@ -10,7 +10,7 @@ use crate::support::{Database, Place, Process, both};
 both!(second_process_takes_over_after_a_kill);
 
 /// The rows of the file.
-pub const ROWS: u64 = 120_000;
+pub const ROWS: u64 = 80_000;
 
 const PIPELINE: &str = r#"
 name: people

@@ -15,7 +15,7 @@ const COUNT_TRIES: &str = "CREATE SEQUENCE tries;
     CREATE TRIGGER count_try BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION count_try()";
 
 async fn figure_9_import_is_exact_despite_kills(database: Database) {
-    let (rows, kills) = (size(120_000, 1_000_000), size(3, 50));
+    let (rows, kills) = (size(60_000, 1_000_000), size(3, 50));
     let place = crash::place(database).await;
     if let Database::Postgres = database {
         place.sql(COUNT_TRIES).await;

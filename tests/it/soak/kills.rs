@@ -55,7 +55,7 @@ async fn kill_in_time(stage: &mut Stage, kills: usize, started: &mut Instant) {
 async fn figure_1_mixed_runs_end_once_despite_kills(database: Database) {
     let (kills, runs) = (size(6, 30), size(60, 1000));
     let lease = format!("{}s", super::lease());
-    let mut stage = Stage::beside(database, &[COUNT], &[("LIMITS__LEASE", &lease)], None).await;
+    let mut stage = Stage::beside(database, |_| true, &[COUNT], &[("LIMITS__LEASE", &lease)], None).await;
     stage.place.sql("CREATE TABLE counted (email TEXT NOT NULL)").await;
     let file = json!(format!("s3://{}/contacts.csv", fixture::BUCKET));
     let mut plays: Vec<(String, Value)> =

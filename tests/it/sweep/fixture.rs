@@ -75,23 +75,21 @@ pub fn tables() -> String {
          CREATE TABLE sales (id BIGINT PRIMARY KEY, day DATE NOT NULL, product TEXT NOT NULL, amount NUMERIC(12, 2) NOT NULL);
          INSERT INTO contacts (email, name, amount) VALUES ('person3@example.com', 'Known before', 1);",
     );
-    for id in 1..=60 {
-        let at = format!("'2024-03-01 10:00:{:02}'", id % 60);
-        let country = ["DE", "FR", "IT"][id % 3];
-        let rows = [
-            format!("users VALUES ({id}, 'user{id}', 'user{id}@example.com', '{country}', {at})"),
-            format!(
-                "orders VALUES ({id}, {id}, 'user{id}@example.com', '{country}', {id}.50, '{}', {at})",
-                if id % 2 == 0 { "paid" } else { "open" }
-            ),
-            format!("events VALUES ({id}, {}, 'clicked')", id % 2),
-            format!("sales VALUES ({id}, '2024-03-{:02}', 'product{}', {id}.25)", id % 28 + 1, id % 7),
-        ];
-        rows.iter().for_each(|row| writeln!(sql, "INSERT INTO {row};").expect("a string"));
-        if id > 1 {
-            writeln!(sql, "INSERT INTO follows VALUES (1, {id});").expect("a string");
-        }
-    }
+    let ids = 1..=60;
+    let country = |id: usize| ["DE", "FR", "IT"][id % 3];
+    let at = |id: usize| format!("'2024-03-01 10:00:{:02}'", id % 60);
+    let mut insert = |table: &str, row: &dyn Fn(usize) -> String| {
+        let rows: Vec<_> = ids.clone().map(|id| format!("({})", row(id))).collect();
+        writeln!(sql, "INSERT INTO {table} VALUES {};", rows.join(", ")).expect("a string");
+    };
+    insert("users", &|id| format!("{id}, 'user{id}', 'user{id}@example.com', '{}', {}", country(id), at(id)));
+    insert("orders", &|id| {
+        let status = if id % 2 == 0 { "paid" } else { "open" };
+        format!("{id}, {id}, 'user{id}@example.com', '{}', {id}.50, '{status}', {}", country(id), at(id))
+    });
+    insert("events", &|id| format!("{id}, {}, 'clicked'", id % 2));
+    insert("sales", &|id| format!("{id}, '2024-03-{:02}', 'product{}', {id}.25", id % 28 + 1, id % 7));
+    sql.push_str("INSERT INTO follows SELECT 1, id FROM users WHERE id > 1;\n");
     sql.push_str("COMMIT;");
     sql
 }

@@ -7,6 +7,7 @@
 pub mod fixture;
 pub mod http;
 mod paths;
+mod pipelines;
 pub mod seen;
 pub mod stage;
 
@@ -56,8 +57,9 @@ async fn every_kind_survives_crashes_4(database: Database) {
 }
 
 async fn kinds_of(database: Database, group: usize) {
-    let mut stages = futures::future::join_all((0..LANES).map(|_| Stage::new(database, &[]))).await;
-    for index in (0..stages[0].samples.len()).filter(|index| index % GROUPS == group) {
+    let in_group = |index: usize| index % GROUPS == group;
+    let mut stages = futures::future::join_all((0..LANES).map(|_| Stage::new(database, in_group))).await;
+    for index in (0..stages[0].samples.len()).filter(|index| in_group(*index)) {
         sweep(&mut stages, &Play::Sample(index)).await;
     }
     futures::future::join_all(stages.into_iter().map(Stage::finish)).await;
@@ -87,9 +89,21 @@ impl Play {
         }
     }
 
+    /// A number of its own among the subjects of its sort.
+    fn number(&self) -> usize {
+        match self {
+            Self::Sample(index) => *index,
+            Self::Path(path) => *path as usize,
+        }
+    }
+
     /// Runs it to its end and returns everything that is visible of it.
     async fn play(&self, stage: &mut Stage, key: &str) -> (Value, [Done; 2]) {
-        let mark = stage.reset().await;
+        // Paths leave the tables of the fixture as they are.
+        let mark = match self {
+            Self::Sample(_) => stage.reset().await,
+            Self::Path(_) => stage.mark(),
+        };
         let ids = match self {
             Self::Sample(index) => {
                 let (name, params) = (stage.samples[*index].name.clone(), stage.samples[*index].params.clone());
@@ -129,15 +143,61 @@ fn failpoint_name(point: &str) -> &str {
 }
 
 /// Failpoints inside of an attempt.
-const INSIDE: [&str; 9] =
-    ["checkpoint.", "chunk.", "csv.", "delivery.", "effect.", "file.", "link.", "progress.", "step."];
+const INSIDE: [&str; 10] =
+    ["checkpoint.", "chunk.", "csv.", "delivery.", "effect.", "file.", "link.", "progress.", "statement.", "step."];
+/// Failpoints around an attempt that every path passes in the same code.
+const AROUND: [&str; 3] = ["claim.", "end.", "sweep."];
+/// Where the attempt of a sample's own step begins. Steps before it are other kinds, with samples of their own.
+const OWN_STEP: &str = "step.start sample";
+/// In the short form, each subject tries one in this many of the failpoints that all subjects share.
+const SHARES: usize = 4;
 
-/// Selects the failpoints. The full form crashes at each pass. The short form crashes once per failpoint, and for paths
-/// it skips failpoints inside of an attempt, because the kinds cover these.
-fn chosen(play: &Play, points: Vec<String>) -> Vec<String> {
-    let inside = |point: &str| INSIDE.iter().any(|name| point.starts_with(name));
-    let short = |point: &str| point.ends_with("#1") && (matches!(play, Play::Sample(_)) || !inside(point));
-    points.into_iter().filter(|point| full() || short(point)).collect()
+/// Selects the failpoints. The full form crashes at each pass of each.
+///
+/// The short form crashes once, on both databases, at each failpoint that belongs to the subject: to the attempt of a
+/// kind's own step, or to the way by which a path starts, stops or deletes runs. The code around an attempt is the same
+/// for all, so its failpoints are dealt out over the subjects.
+fn chosen(play: &Play, database: Database, points: Vec<String>) -> Vec<String> {
+    if full() {
+        return points;
+    }
+    let begins = |point: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| point.starts_with(prefix));
+    let shared = |point: &str| match play {
+        Play::Sample(_) => !begins(point, &INSIDE),
+        Play::Path(_) => begins(point, &AROUND),
+    };
+    let first_passes = points.iter().filter(|point| point.ends_with("#1") && shared(point));
+    let dealt: BTreeSet<String> = first_passes.cloned().collect();
+    let dealt = dealt.into_iter().enumerate().filter(|(at, _)| is_dealt(*at, play.number(), database));
+    let own: Vec<String> = match play {
+        Play::Sample(_) => {
+            let mut known = BTreeSet::new();
+            let attempt = points.iter().skip_while(|point| failpoint_name(point) != OWN_STEP);
+            attempt.filter(|point| begins(point, &INSIDE) && known.insert(failpoint_name(point))).cloned().collect()
+        }
+        Play::Path(_) => {
+            let own = |point: &&String| point.ends_with("#1") && !shared(point) && !begins(point, &INSIDE);
+            points.iter().filter(own).cloned().collect()
+        }
+    };
+    own.into_iter().chain(dealt.map(|(_, point)| point)).collect()
+}
+
+/// True if the subject with this number tries the shared failpoint at this position. The other database has another
+/// share.
+fn is_dealt(position: usize, subject: usize, database: Database) -> bool {
+    let shift = if database == Database::Sqlite { 0 } else { SHARES / 2 };
+    (position + subject + shift).is_multiple_of(SHARES)
+}
+
+#[test]
+fn shared_failpoints_are_dealt_to_some_subject_on_each_database() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        for position in 0..20 {
+            let tried = (0..SHARES).filter(|subject| is_dealt(position, *subject, database)).count();
+            assert_eq!(tried, 1, "failpoint {position} on {database:?}");
+        }
+    }
 }
 
 /// Runs it undisturbed, and then once with a crash at each failpoint.
@@ -156,32 +216,39 @@ async fn sweep(stages: &mut [Stage], play: &Play) {
     let first = numbered(stages[0].points(before).into_iter().take(from - before).collect());
     assert!(expected.1.iter().all(|done| done.again == 0), "{name}: {:?}", expected.1);
     println!("sweep {name}: {} points, {} in its first run: {points:?}", points.len(), first.len());
-    let points = chosen(play, points);
+    let points = chosen(play, stages[0].database, points);
+    let names_of =
+        |points: &[String]| points.iter().map(|point| failpoint_name(point).to_owned()).collect::<BTreeSet<String>>();
+    // What only one of the two undisturbed runs passes is not its own: cleaning up after an earlier path falls where it may.
+    let mut own = &names_of(&points) & &names_of(&first);
+    own.retain(|name| !name.starts_with(BY_CHANCE));
     let left = Mutex::new(points.iter().cloned().collect::<VecDeque<_>>());
     let met = Mutex::new(BTreeSet::new());
-    let (left, died, name, expected) = (&left, &met, &name, &expected);
+    let (left, died, own, name, expected) = (&left, &met, &own, &name, &expected);
     let lanes = stages.iter_mut().map(|stage| async move {
         loop {
             let Some(point) = left.lock().expect("the points").pop_front() else { break };
-            if crash_at(stage, play, name, &point, expected).await {
+            let attempts = if own.contains(failpoint_name(&point)) { MAX_ATTEMPTS } else { MAX_ATTEMPTS_BY_CHANCE };
+            if crash_at(stage, play, name, (point.as_str(), attempts), expected).await {
                 died.lock().expect("the points").insert(failpoint_name(&point).to_owned());
             }
         }
     });
     futures::future::join_all(lanes).await;
     let met = met.into_inner().expect("the points");
-    let names_of =
-        |points: &[String]| points.iter().map(|point| failpoint_name(point).to_owned()).collect::<BTreeSet<String>>();
-    // What only one of the two undisturbed runs passes is not its own: cleaning up after an earlier path falls where it may.
-    let own = &names_of(&points) & &names_of(&first);
-    let missed: Vec<_> = own.difference(&met).filter(|name| !name.starts_with(BY_CHANCE)).cloned().collect();
+    let missed: Vec<_> = own.difference(&met).cloned().collect();
     let what = format!("{name}: {} crashes; points at which nobody died", points.len());
     figure("2", stages[0].database, &what, &Vec::new(), &missed);
 }
 
-/// Runs it with a crash at a failpoint. Returns false if the failpoint was not passed.
-async fn crash_at(stage: &mut Stage, play: &Play, name: &str, point: &str, expected: &(Value, [Done; 2])) -> bool {
-    let attempts = if point.starts_with(BY_CHANCE) { MAX_ATTEMPTS_BY_CHANCE } else { MAX_ATTEMPTS };
+/// Runs it with a crash at a failpoint, until it is passed or was missed this often. Returns false if it was not passed.
+async fn crash_at(
+    stage: &mut Stage,
+    play: &Play,
+    name: &str,
+    (point, attempts): (&str, usize),
+    expected: &(Value, [Done; 2]),
+) -> bool {
     for attempt in 1..=attempts {
         stage.deaths = 0;
         stage.arm(point);

@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::json;
 
+use super::pipelines::PIPELINES;
 use super::stage::Stage;
 use super::{Play, fixture, sweep};
 use crate::support::{Database, Moto, both};
@@ -52,72 +53,6 @@ pub enum Path {
 /// The imported rows.
 const ROWS: &str = "id\n1\n2\n";
 
-/// Rows go to a table without a key, so that a repeated insert is visible.
-const PIPELINES: [(&str, &str); 11] = [
-    (
-        "upload",
-        "name: upload\ntriggers: [{ type: s3, bucket: incoming, prefix: uploads/ }]\nparams: { file: { type: file } }\nsteps:\n  \
-         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
-    ),
-    (
-        "poll",
-        "name: poll\ntriggers: [{ type: s3, bucket: foreign, prefix: in/, poll: 1s }]\nparams: { file: { type: file } }\nsteps:\n  \
-         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
-    ),
-    (
-        "request",
-        "name: request\nparams: { file: { type: file } }\nsteps:\n  \
-         - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: counted }, columns: { id: { type: integer } } } }\n",
-    ),
-    (
-        "cron",
-        "name: cron\ntriggers: [{ type: cron, schedule: \"0 0 1 1 *\", catch_up: all }]\nsteps:\n  \
-         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ event.time }}\", body: tick } }\n",
-    ),
-    (
-        "event",
-        "name: event\ntriggers: [{ type: event, name: user.signed_in }]\nsteps:\n  \
-         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ event.user }}\", body: hello } }\n",
-    ),
-    (
-        "places",
-        "name: places\nconcurrency: { limit: 1 }\nsteps:\n  - { id: wait, uses: wait, with: { event: order.accepted, timeout: 1h } }\n",
-    ),
-    (
-        "items",
-        "name: items\nparams: { to: { type: list } }\nsteps:\n  - id: mails\n    uses: email.send\n    \
-         for_each: { items: \"${{ params.to }}\", max_concurrency: 2 }\n    \
-         with: { to: \"${{ item }}\", subject: hello, body: hello }\n  \
-         - { id: last, uses: email.send, with: { to: ops@example.com, subject: last, body: hello } }\n",
-    ),
-    (
-        "cancel",
-        "name: cancel\nsteps:\n  - { id: long, uses: wait, with: { for: 1h } }\nfinally:\n  \
-         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: cancelled, body: hello } }\n",
-    ),
-    (
-        "retention",
-        "name: retention\nparams: { file: { type: file } }\nretention: { artifacts: 1s, runs: 1s }\nsteps:\n  \
-         - { id: check, uses: file.check, with: { source: \"${{ params.file }}\" } }\n",
-    ),
-    (
-        "pause",
-        "name: pause\nsteps:\n  - { id: mail, uses: email.send, with: { to: ops@example.com, subject: hello, body: hello } }\n",
-    ),
-    (
-        "link",
-        "name: link\nsteps:\n  - { id: make, uses: report.query, with: { connection: app, sql: SELECT 1 AS one, format: csv } }\n  \
-         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: link, body: here, links: { it: \"${{ steps.make.file }}\" } } }\n",
-    ),
-];
-
-/// A run that fails until the table exists.
-const RETRY: (&str, &str) = (
-    "retry",
-    "name: retry\nparams: { file: { type: file } }\nsteps:\n  \
-     - { id: count, uses: csv.import, with: { source: \"${{ params.file }}\", into: { table: late }, columns: { email: { match: [E-mail] } } } }\n",
-);
-
 async fn uploads_survive_crashes(database: Database) {
     ways(database, &[Path::Upload, Path::Request, Path::Places]).await;
 }
@@ -142,9 +77,9 @@ async fn ways(database: Database, paths: &[Path]) {
     let other = paths.contains(&Path::Poll);
     let stages = (0..super::LANES).map(async |_| {
         let store = if other { Some(Moto::start().await) } else { None };
-        let here =
-            PIPELINES.into_iter().chain([RETRY]).filter(|(name, _)| other || *name != "poll").collect::<Vec<_>>();
-        Stage::beside(database, &here, &[], store).await
+        let is_used = |name: &str| paths.iter().any(|path| path.pipeline() == Some(name));
+        let here: Vec<_> = PIPELINES.into_iter().filter(|(name, _)| is_used(name)).collect();
+        Stage::beside(database, |_| false, &here, &[], store).await
     });
     let mut stages = futures::future::join_all(stages).await;
     for path in paths {
@@ -154,6 +89,25 @@ async fn ways(database: Database, paths: &[Path]) {
 }
 
 impl Path {
+    /// The pipeline of its runs, unless it writes one itself.
+    fn pipeline(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Upload => "upload",
+            Self::Poll => "poll",
+            Self::Request => "request",
+            Self::Cron => "cron",
+            Self::Event => "event",
+            Self::Places => "places",
+            Self::Items => "items",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::Retention => "retention",
+            Self::Pause | Self::Tell => "pause",
+            Self::TakeBack => "link",
+            Self::Change => return None,
+        })
+    }
+
     /// The maximum number of parallel external effects.
     pub fn at_once(self) -> usize {
         if matches!(self, Self::Cron | Self::Items) { 2 } else { 1 }

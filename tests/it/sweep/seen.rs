@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 /// Patterns that differ from run to run, with their replacements: ids, addresses, times, attempts.
 static DIFFERENT: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
@@ -77,32 +77,33 @@ pub async fn rows(url: &str) -> Value {
 }
 
 async fn sqlite(url: &str) -> Vec<(String, Vec<String>)> {
-    let pool = SqlitePool::connect(url).await.expect("the application's database");
+    let mut db = SqliteConnection::connect(url).await.expect("the application's database");
     let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'afterload_%' ORDER BY name";
     let mut tables = Vec::new();
-    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&pool).await.expect("tables") {
+    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&mut db).await.expect("tables") {
         let columns = format!("SELECT name FROM pragma_table_info('{table}')");
-        let columns: Vec<String> = sqlx::query_scalar(AssertSqlSafe(columns)).fetch_all(&pool).await.expect("columns");
+        let columns: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(columns)).fetch_all(&mut db).await.expect("columns");
         let fields = columns.iter().map(|name| format!("'{name}', \"{name}\"")).collect::<Vec<_>>().join(", ");
         let rows = format!("SELECT json_object({fields}) FROM \"{table}\"");
-        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&pool).await.expect("rows");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut db).await.expect("rows");
         tables.push((table, rows.iter().map(|row| plain(row)).collect()));
     }
-    pool.close().await;
+    db.close().await.expect("the end");
     tables
 }
 
 async fn postgres(url: &str) -> Vec<(String, Vec<String>)> {
-    let pool = PgPool::connect(url).await.expect("the application's database");
+    let mut db = PgConnection::connect(url).await.expect("the application's database");
     let names =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'afterload_%'";
     let mut tables = Vec::new();
-    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&pool).await.expect("tables") {
+    for table in sqlx::query_scalar::<_, String>(names).fetch_all(&mut db).await.expect("tables") {
         let rows = format!("SELECT row_to_json(t)::text FROM \"{table}\" t");
-        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&pool).await.expect("rows");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut db).await.expect("rows");
         tables.push((table, rows.iter().map(|row| plain(row)).collect()));
     }
-    pool.close().await;
+    db.close().await.expect("the end");
     tables
 }
 

@@ -40,14 +40,17 @@ pub struct Mark {
 }
 
 impl Stage {
-    /// Creates a stage with the pipelines of all kinds, and with these.
-    pub async fn new(database: Database, pipelines: &[(&str, &str)]) -> Self {
-        Self::beside(database, pipelines, &[], None).await
+    /// Creates a stage with the pipelines of the samples whose numbers `takes` accepts. Each start compiles all
+    /// pipelines of the folder, so it holds no others.
+    pub async fn new(database: Database, takes: impl Fn(usize) -> bool) -> Self {
+        Self::beside(database, takes, &[], &[], None).await
     }
 
-    /// The same with additional environment variables, and with a bucket `foreign` in a store without notifications.
+    /// The same with these pipelines, with additional environment variables, and with a bucket `foreign` in a store
+    /// without notifications.
     pub async fn beside(
         database: Database,
+        takes: impl Fn(usize) -> bool,
         pipelines: &[(&str, &str)],
         env: &[(&str, &str)],
         store: Option<Moto>,
@@ -79,7 +82,7 @@ impl Stage {
         // JSON is valid YAML. Environment variables cannot contain the capitals in the names of secrets.
         let config = json!({ "secrets": secrets, "http": { "allow": ["127.0.0.1"] } });
         std::fs::write(place.dir.path().join("afterload.yaml"), config.to_string()).expect("a configuration");
-        for sample in &samples {
+        for (_, sample) in samples.iter().enumerate().filter(|(number, _)| takes(*number)) {
             place.pipeline(&sample.name, &sample.yaml);
         }
         for (name, yaml) in pipelines {
