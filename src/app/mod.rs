@@ -69,7 +69,8 @@ impl RunningService {
         let listener = bind_listener(config.listen).await?;
         config.listen = listener.local_addr()?;
         let kinds = work.steps.catalog();
-        let schema = pipeline::pipeline_schema(&kinds);
+        let described = work.steps.catalog();
+        let schema = move || pipeline::pipeline_schema(&described);
         let OpenedProcess { mut process, config, mail, connections, embedded, s3 } =
             Process::open(config, EmbeddedStoreMode::Serve { open_files }, &work.steps).await?;
         let engine = process.engine.clone();
@@ -133,6 +134,7 @@ pub async fn ensure_secret_key(config: &mut Config) -> Result<()> {
 
 /// The names that the pipelines of this configuration may refer to.
 pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
+    let (templates, broken_templates) = mail.check_templates();
     ValidationContext {
         connections: Some(config.connections.keys().cloned().collect()),
         dialects: config
@@ -147,8 +149,8 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
             .map(|(name, _)| name.clone())
             .collect(),
         functions: config.connections.iter().map(|(name, known)| (name.clone(), known.functions.clone())).collect(),
-        templates: Some(mail.template_names()),
-        broken_templates: mail.broken_templates(),
+        templates: Some(templates),
+        broken_templates,
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
         artifacts_bucket: Some(config.objects.artifacts.clone()),

@@ -197,6 +197,11 @@ impl PipelineReloader {
 
     /// The summary of a published definition; `None` if this version cannot compile it.
     async fn load_summary(&mut self, name: &str, digest: &str) -> Result<Option<PipelineSummary>> {
+        let is_same =
+            |(pipeline, _): &&(Pipeline, String)| pipeline.plan.name == name && pipeline.plan.digest == digest;
+        if let Some((pipeline, source)) = self.folder.pipelines.iter().find(is_same) {
+            return Ok(Some(PipelineSummary::new(pipeline, source)));
+        }
         let Some(definition) = self.db.definitions().find(digest).await? else { return Ok(None) };
         match pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default()) {
             Ok(pipeline) => Ok(Some(PipelineSummary::new(&pipeline, &definition.source))),

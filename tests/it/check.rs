@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use afterload::cli::check::{CheckArgs, CheckFormat, run};
 use afterload_pipeline::{
@@ -50,12 +50,14 @@ impl StepKind for Load {
         "data.load"
     }
 
-    fn input_schema(&self) -> schemars::Schema {
-        schemars::schema_for!(Load)
+    fn input_schema(&self) -> &schemars::Schema {
+        static INPUT: LazyLock<schemars::Schema> = LazyLock::new(|| schemars::schema_for!(Load));
+        &INPUT
     }
 
-    fn output_schema(&self) -> schemars::Schema {
-        schemars::schema_for!(Loaded)
+    fn output_schema(&self) -> &schemars::Schema {
+        static OUTPUT: LazyLock<schemars::Schema> = LazyLock::new(|| schemars::schema_for!(Loaded));
+        &OUTPUT
     }
 
     fn example_input(&self) -> &'static str {
@@ -92,12 +94,15 @@ impl StepKind for Note {
         "note"
     }
 
-    fn input_schema(&self) -> schemars::Schema {
-        schemars::json_schema!({ "type": "object" })
+    fn input_schema(&self) -> &schemars::Schema {
+        static INPUT: LazyLock<schemars::Schema> = LazyLock::new(|| schemars::json_schema!({ "type": "object" }));
+        &INPUT
     }
 
-    fn output_schema(&self) -> schemars::Schema {
-        schemars::json_schema!({ "type": "object", "properties": {} })
+    fn output_schema(&self) -> &schemars::Schema {
+        static OUTPUT: LazyLock<schemars::Schema> =
+            LazyLock::new(|| schemars::json_schema!({ "type": "object", "properties": {} }));
+        &OUTPUT
     }
 
     fn example_input(&self) -> &'static str {

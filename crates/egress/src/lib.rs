@@ -19,7 +19,7 @@ mod retry_after;
 mod webhook;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Client, redirect::Policy};
@@ -48,8 +48,7 @@ pub struct EgressClient(Arc<EgressClientState>);
 
 struct EgressClientState {
     policy: Arc<EgressPolicy>,
-    /// An error here fails only the calls; the service starts without a client.
-    clients: Result<ClientsByPort>,
+    clients: ClientsByPort,
     limits: HttpLimits,
     webhook_signer: WebhookSigner,
     redactor: Redactor,
@@ -58,10 +57,14 @@ struct EgressClientState {
 
 struct ClientsByPort {
     /// For ports that no rule names.
-    default_client: Client,
+    default_client: LazyClient,
     /// One client per port that a rule names: DNS resolution does not see the port of the call.
-    by_port: BTreeMap<u16, Client>,
+    by_port: BTreeMap<u16, LazyClient>,
 }
+
+/// A client that is built for its first call, because it loads the certificates of the system. An error fails only the
+/// calls; the service runs without a client.
+type LazyClient = LazyLock<Result<Client>, Box<dyn FnOnce() -> Result<Client> + Send>>;
 
 impl EgressClient {
     /// Creates a client with these rules and limits. `webhooks` signs requests; `redactor` removes secrets that servers
@@ -87,9 +90,6 @@ impl EgressClient {
         let guard = Arc::new(EgressPolicy::new(allowed));
         let limits = limits.clone();
         let clients = ClientsByPort::new(&guard, &names, &limits);
-        if let Err(error) = &clients {
-            tracing::warn!(error.code = error.code().name(), "outgoing calls will fail: {error}");
-        }
         Self(Arc::new(EgressClientState { policy: guard, clients, limits, webhook_signer: webhooks, redactor, clock }))
     }
 
@@ -138,8 +138,7 @@ impl EgressClient {
         let shown = request.method_and_origin();
         self.0.policy.check_host(&request.url).map_err(|found| errors::address_blocked(&found, &shown))?;
         let port = request.url.port_or_known_default();
-        let clients = self.0.clients.as_ref().map_err(Clone::clone)?;
-        let client = port.and_then(|port| clients.by_port.get(&port)).unwrap_or(&clients.default_client);
+        let client = self.0.clients.client_for_port(port)?;
         let call = client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
         let answered = timeout_at(within.deadline, call.body(request.body.clone()).send()).await;
         let response = match answered {
@@ -157,10 +156,19 @@ impl EgressClient {
 }
 
 impl ClientsByPort {
-    fn new(guard: &Arc<EgressPolicy>, names: &Arc<dyn DnsResolver>, limits: &HttpLimits) -> Result<Self> {
-        let client = |port| build_client(EgressResolver { policy: guard.clone(), dns: names.clone(), port }, limits);
-        let by_port = guard.rule_ports().into_iter().map(|port| Ok((port, client(Some(port))?)));
-        Ok(Self { by_port: by_port.collect::<Result<_>>()?, default_client: client(None)? })
+    fn new(guard: &Arc<EgressPolicy>, names: &Arc<dyn DnsResolver>, limits: &HttpLimits) -> Self {
+        let client = |port| -> LazyClient {
+            let resolver = EgressResolver { policy: guard.clone(), dns: names.clone(), port };
+            let limits = limits.clone();
+            LazyLock::new(Box::new(move || build_client(resolver, &limits)))
+        };
+        let by_port = guard.rule_ports().into_iter().map(|port| (port, client(Some(port)))).collect();
+        Self { by_port, default_client: client(None) }
+    }
+
+    fn client_for_port(&self, port: Option<u16>) -> Result<&Client> {
+        let client = port.and_then(|port| self.by_port.get(&port)).unwrap_or(&self.default_client);
+        LazyLock::force(client).as_ref().map_err(Clone::clone)
     }
 }
 
@@ -177,7 +185,11 @@ fn build_client(resolver: EgressResolver, limits: &HttpLimits) -> Result<Client>
         .no_proxy()
         .connect_timeout(limits.connect.0)
         .build();
-    client.map_err(|error| Error::new(codes::HTTP_CLIENT_FAILED, format!("no calls can be made: {error}")))
+    client.map_err(|error| {
+        let error = Error::new(codes::HTTP_CLIENT_FAILED, format!("no calls can be made: {error}"));
+        tracing::warn!(error.code = error.code().name(), "outgoing calls fail: {error}");
+        error
+    })
 }
 
 #[cfg(test)]

@@ -129,20 +129,18 @@ impl Mailer {
         &self.inner.default_sender
     }
 
-    /// The names of the usable templates: those of the configured folder and the built-in ones.
-    pub fn template_names(&self) -> BTreeSet<String> {
-        self.inner
-            .templates
-            .list_templates()
-            .into_iter()
-            .filter(|(_, fault)| fault.is_none())
-            .map(|(name, _)| name)
-            .collect()
-    }
-
-    /// The unusable templates, each with the reason.
-    pub fn broken_templates(&self) -> BTreeMap<String, String> {
-        self.inner.templates.list_templates().into_iter().filter_map(|(name, fault)| Some((name, fault?))).collect()
+    /// Compiles all templates, those of the configured folder and the built-in ones. Returns the names of the usable ones,
+    /// and the unusable ones, each with the reason.
+    pub fn check_templates(&self) -> (BTreeSet<String>, BTreeMap<String, String>) {
+        let (mut usable, mut broken) = (BTreeSet::new(), BTreeMap::new());
+        for (name, fault) in self.inner.templates.list_templates() {
+            if let Some(fault) = fault {
+                broken.insert(name, fault);
+            } else {
+                usable.insert(name);
+            }
+        }
+        (usable, broken)
     }
 
     /// Renders a template. `subject` replaces the template's own subject.

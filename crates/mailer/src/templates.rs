@@ -1,7 +1,7 @@
 //! Mail templates: a folder `NAME/` with `subject.txt`, `body.txt` and `body.html`. One of the bodies may be missing.
 //! An optional `preview.yaml` holds the variables of the preview.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -38,11 +38,14 @@ impl MailTemplates {
         let own = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let own = own.filter(|entry| entry.path().is_dir());
         let all = shipped.chain(own.filter_map(|entry| entry.file_name().into_string().ok()));
-        all.map(|name| (self.find_template_error(&name), name)).map(|(fault, name)| (name, fault)).collect()
+        // Each file of a built-in template names it.
+        let names: BTreeSet<String> = all.collect();
+        let env = self.build_environment();
+        let checked = names.into_iter().map(|name| (self.find_template_error(&env, &name), name));
+        checked.map(|(fault, name)| (name, fault)).collect()
     }
 
-    fn find_template_error(&self, name: &str) -> Option<String> {
-        let env = self.build_environment();
+    fn find_template_error(&self, env: &Environment<'_>, name: &str) -> Option<String> {
         let mut files = Vec::new();
         for file in ["subject.txt", "body.txt", "body.html"] {
             let path = format!("{name}/{file}");

@@ -199,6 +199,8 @@ impl PipelineFolder {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     #[test]
@@ -251,12 +253,13 @@ mod tests {
             "test.any"
         }
 
-        fn input_schema(&self) -> schemars::Schema {
-            schemars::json_schema!({ "type": "object" })
+        fn input_schema(&self) -> &schemars::Schema {
+            static ANY: LazyLock<schemars::Schema> = LazyLock::new(|| schemars::json_schema!({ "type": "object" }));
+            &ANY
         }
 
-        fn output_schema(&self) -> schemars::Schema {
-            schemars::json_schema!({ "type": "object" })
+        fn output_schema(&self) -> &schemars::Schema {
+            crate::StepKind::input_schema(self)
         }
 
         fn example_input(&self) -> &'static str {

@@ -47,7 +47,7 @@ fn constrain_step(step: &mut Map<String, Value>, rules: Vec<Value>, kinds: &Step
 
 /// Returns the schema of a kind's `with:`. Its definitions move to the root under unique names.
 fn kind_input_schema(kind: &dyn StepKind, hoisted: &mut Map<String, Value>) -> Value {
-    let mut schema = kind.input_schema().to_value();
+    let mut schema = kind.input_schema().clone().to_value();
     let definitions = schema.as_object_mut().and_then(|schema| {
         schema.remove("$schema");
         schema.remove(DEFS_KEY)

@@ -13,9 +13,9 @@ pub trait StepKind: Send + Sync {
     /// The name after `uses:`, such as `csv.import`.
     fn name(&self) -> &'static str;
     /// JSON Schema of its `with:` block.
-    fn input_schema(&self) -> schemars::Schema;
+    fn input_schema(&self) -> &schemars::Schema;
     /// JSON Schema of its outputs. Expressions can use its `properties` as `steps.ID.…`.
-    fn output_schema(&self) -> schemars::Schema;
+    fn output_schema(&self) -> &schemars::Schema;
     /// An example of its `with:` block.
     fn example_input(&self) -> &'static str;
     /// Examples of other uses.

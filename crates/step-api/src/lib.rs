@@ -9,7 +9,7 @@ mod retry_schedule;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -80,7 +80,11 @@ impl RegisteredStep {
 
 /// Describes a kind to the language: its fields, outputs and examples.
 pub fn describe<S: Step>() -> Arc<dyn StepKind> {
-    Arc::new(Described::<S>(PhantomData))
+    Arc::new(Described::<S> {
+        input_schema: LazyLock::new(|| schemars::schema_for!(S)),
+        output_schema: LazyLock::new(|| schemars::schema_for!(S::Outputs)),
+        kind: PhantomData,
+    })
 }
 
 /// Creates an entry of the registry. This function is the only place that erases the type of a step.
@@ -104,19 +108,24 @@ fn with_invalid_error(kind: &str, faults: &[ResolvedFault]) -> Error {
     if hints.is_empty() { error } else { error.with_hint(hints.join("; ")) }
 }
 
-struct Described<S>(PhantomData<fn() -> S>);
+/// The description of a kind. Each step of each pipeline is checked against its schemas, so they are made once.
+struct Described<S> {
+    input_schema: LazyLock<schemars::Schema>,
+    output_schema: LazyLock<schemars::Schema>,
+    kind: PhantomData<fn() -> S>,
+}
 
 impl<S: Step> StepKind for Described<S> {
     fn name(&self) -> &'static str {
         S::KIND
     }
 
-    fn input_schema(&self) -> schemars::Schema {
-        schemars::schema_for!(S)
+    fn input_schema(&self) -> &schemars::Schema {
+        &self.input_schema
     }
 
-    fn output_schema(&self) -> schemars::Schema {
-        schemars::schema_for!(S::Outputs)
+    fn output_schema(&self) -> &schemars::Schema {
+        &self.output_schema
     }
 
     fn example_input(&self) -> &'static str {

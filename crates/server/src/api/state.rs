@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
@@ -31,7 +31,8 @@ struct ApiDeps {
     config: ServerConfig,
     start: StartRun,
     registry: PipelineRegistry,
-    schema: Value,
+    /// Made for the first request.
+    schema: LazyLock<Value, Box<dyn FnOnce() -> Value + Send>>,
     upload_slots: UploadSlots,
     run_feeds: RunFeeds,
     attempts: AttemptLimiter,
@@ -39,11 +40,16 @@ struct ApiDeps {
 }
 
 impl ApiState {
-    /// Creates the state. `schema` is the response of `GET /v1/schema`.
+    /// Creates the state. `schema` makes the response of `GET /v1/schema`.
     ///
     /// # Errors
     /// `secret_key_missing` without a key in the configuration: it signs the links of runs.
-    pub fn new(engine: Engine, config: ServerConfig, live: PipelineRegistry, schema: Value) -> Result<Self> {
+    pub fn new(
+        engine: Engine,
+        config: ServerConfig,
+        live: PipelineRegistry,
+        schema: impl FnOnce() -> Value + Send + 'static,
+    ) -> Result<Self> {
         let starter = engine.clone();
         let start: StartRun = Arc::new(move |run| {
             let engine = starter.clone();
@@ -58,7 +64,7 @@ impl ApiState {
         config: ServerConfig,
         start: StartRun,
         live: PipelineRegistry,
-        schema: Value,
+        schema: impl FnOnce() -> Value + Send + 'static,
     ) -> Result<Self> {
         if config.keyring.is_empty() {
             return Err(Error::new(codes::SECRET_KEY_MISSING, "the configuration holds no `secret_key`"));
@@ -71,7 +77,7 @@ impl ApiState {
             config,
             start,
             registry: live,
-            schema,
+            schema: LazyLock::new(Box::new(schema)),
             upload_slots: UploadSlots::new(),
             run_feeds,
             attempts,

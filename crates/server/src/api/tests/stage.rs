@@ -83,8 +83,9 @@ impl Stage {
         let engine = Engine::open(parts).await.unwrap();
         let live = PipelineRegistry::default();
         live.replace_list(catalogue());
-        let app = ApiState::with_start(engine, server_config(), player(db.clone()), live, json!({ "type": "object" }))
-            .unwrap();
+        let app =
+            ApiState::with_start(engine, server_config(), player(db.clone()), live, || json!({ "type": "object" }))
+                .unwrap();
         let routes = api_routes().route("/panic", axum::routing::get(panicking));
         let router = with_common_layers(routes, &app).with_state(app.clone());
         let (key, admin) = create_api_key("admin", &["admin".into()], &[], db.now()).unwrap();
