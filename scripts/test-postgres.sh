@@ -38,8 +38,10 @@ set +m
 for attempt in 1 2 3 4 5; do
     port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
     # Nothing outlives a run, so nothing is flushed to the disk. Each process of a test may open some thirty connections.
+    # Hundreds of databases come and go, which a launcher of autovacuum would visit one after another.
     if "${as[@]}" "$bin/pg_ctl" start -s -w -t 60 -D "$folder/data" -l "$folder/server.log" \
-        -o "-F -h 127.0.0.1 -p $port -k $folder -c max_connections=1000 -c full_page_writes=off" >/dev/null 2>&1; then
+        -o "-F -h 127.0.0.1 -p $port -k $folder -c max_connections=1000 -c full_page_writes=off \
+            -c synchronous_commit=off -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off" >/dev/null 2>&1; then
         break
     fi
     [ "$attempt" -lt 5 ] || { cat "$folder/server.log" >&2; exit 1; }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, http_client};
 
 both!(upload_starts_a_run_that_creates_files, rejected_request_leaves_no_run_and_no_file, live_pipelines_are_listed);
 
@@ -45,7 +45,7 @@ async fn upload(app: &TestApp, csv: &str) -> Response {
 
 /// Follows a run by its `watch_url` until it ends, as a page does. Revision and progress must never decrease.
 async fn followed(app: &TestApp, run: &Value) -> Value {
-    let page = Client::new();
+    let page = http_client();
     let url = run["watch_url"].as_str().unwrap().to_owned();
     let following = async {
         let (mut revision, mut done) = (0, 0);
@@ -96,7 +96,7 @@ async fn upload_starts_a_run_that_creates_files(database: Database) {
     let mut without_tokens = ended.clone();
     for artifact in without_tokens["artifacts"].as_array_mut().unwrap() {
         let link = artifact["url"].as_str().unwrap().to_owned();
-        let file = Client::new().get(&link).send().await.unwrap();
+        let file = http_client().get(&link).send().await.unwrap();
         assert_eq!(file.status(), StatusCode::OK, "who may watch a run may have its files");
         artifact["url"] = link.split_once('?').unwrap().0.into();
     }

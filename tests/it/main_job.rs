@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, http_client};
 
 both!(
     airports_are_imported_and_rejects_are_mailed,
@@ -70,7 +70,7 @@ async fn airports_are_imported_and_rejects_are_mailed(database: Database) {
     // The recipient has no API key. The link alone opens this file, and no other.
     let text = mails[0].replace("=\r\n", "").replace("=\n", "").replace("=3D", "=");
     let link = text.split_whitespace().find(|word| word.contains("/d/")).expect("a link");
-    let stranger = reqwest::Client::new();
+    let stranger = http_client();
     assert_eq!(stranger.get(link).send().await.unwrap().text().await.unwrap(), rejects);
     let upload = run["params"]["file"]["url"].as_str().unwrap();
     let token = link.rsplit('/').next().expect("a token");

@@ -74,7 +74,7 @@ async fn unsigned_and_forged_requests_are_rejected() {
         assert_eq!(error.raw_response().unwrap().status().as_u16(), 403);
         assert_eq!(error.code(), Some(expected));
     }
-    let http = reqwest::Client::new();
+    let http = crate::support::http_client();
     for (method, path) in
         [("GET", ""), ("GET", "uploads"), ("GET", "uploads/k"), ("PUT", "uploads/k"), ("DELETE", "uploads/k")]
     {
@@ -143,7 +143,7 @@ async fn unsupported_features_are_rejected_not_ignored() {
     let versions = sdk.get_bucket_versioning().bucket(BUCKET).send().await.unwrap_err();
     assert_eq!(versions.code(), Some("NotImplemented"));
     // A form upload is read into memory before its signature is verified, so it is rejected at once.
-    let form = reqwest::Client::new().post(format!("{}/uploads", store.endpoint));
+    let form = crate::support::http_client().post(format!("{}/uploads", store.endpoint));
     let form = form.header("content-type", "multipart/form-data; boundary=x").body("--x--").send().await.unwrap();
     assert_eq!(form.status(), 501);
     assert!(store.bodies().is_empty());

@@ -44,8 +44,9 @@ async fn rotated_keys_are_valid_beside_the_new_ones() {
     assert_eq!((refusal(&endpoint, &second).await, refusal(&endpoint, &third).await), (None, None));
     let mixed = S3Credentials { secret_key: second.secret_key.clone(), ..third.clone() };
     assert_eq!(refusal(&endpoint, &mixed).await.as_deref(), Some("SignatureDoesNotMatch"));
-    let put =
-        reqwest::Client::new().put(old_url.replace(&store.endpoint, &endpoint)).header("content-type", "text/csv");
+    let put = crate::support::http_client()
+        .put(old_url.replace(&store.endpoint, &endpoint))
+        .header("content-type", "text/csv");
     let answer = put.body("x").send().await.unwrap().text().await.unwrap();
     assert!(answer.contains("<Code>InvalidAccessKeyId</Code>"), "addresses of an ended key end with it: {answer}");
 

@@ -3,7 +3,7 @@
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::Value;
 
-use crate::support::{Database, Place};
+use crate::support::{Database, Place, http_client};
 
 /// The number of log lines that name the request, and their levels.
 fn lines_about(log: &str, what: &str) -> Vec<String> {
@@ -19,7 +19,7 @@ async fn refused_requests_are_no_errors() {
         place.env.extend(log_settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let process = place.start().await;
         let endpoint = place.s3_endpoint();
-        let http = reqwest::Client::new();
+        let http = http_client();
         let refused = [
             "bucket/refused-1",
             "bucket/refused-2?X-Amz-Signature=0",

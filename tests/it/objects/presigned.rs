@@ -49,7 +49,7 @@ async fn presigned_put_cannot_copy_in_any_spelling() {
     let upload = sdk.create_multipart_upload().bucket(BUCKET).key("k").send().await.unwrap();
     let part = sdk.upload_part().bucket(BUCKET).key("k").upload_id(upload.upload_id().unwrap()).part_number(1);
     let part = part.content_length(4).presigned(for_a_minute()).await.unwrap();
-    let http = reqwest::Client::new();
+    let http = crate::support::http_client();
     for url in [put.uri(), part.uri()].iter().flat_map(|url| spellings(url, &PRESIGNED_NAMES)) {
         for name in ["x-amz-copy-source", "X-Amz-Copy-Source"] {
             let copy = http.put(&url).header(name, "/private/secret.csv").body("mine").send().await.unwrap();
@@ -73,7 +73,7 @@ async fn credentials_in_the_query_are_complete_unique_and_alone() {
     let store = store_with_secret().await;
     let get = store.sdk().get_object().bucket("private").key("secret.csv").presigned(for_a_minute()).await.unwrap();
     let url = get.uri();
-    let http = reqwest::Client::new();
+    let http = crate::support::http_client();
     assert_eq!(http.get(url).send().await.unwrap().bytes().await.unwrap(), SECRET);
     let status = |request: reqwest::RequestBuilder| async move { request.send().await.unwrap().status().as_u16() };
     let both = http.get(url).header("authorization", "AWS4-HMAC-SHA256 Credential=x");
@@ -104,7 +104,7 @@ async fn addresses_are_valid_for_a_second_to_a_week() {
         assert_eq!(presigned.unwrap_err().code().name(), "object_store_error", "{seconds}");
     }
     let url = store.objects.presign_put(BUCKET, "k", "text/csv", 1, Duration::from_secs(7 * 24 * 3600)).await.unwrap();
-    let put = || reqwest::Client::new().put(&url).header("content-type", "text/csv").body("x");
+    let put = || crate::support::http_client().put(&url).header("content-type", "text/csv").body("x");
     assert_eq!(put().send().await.unwrap().status(), StatusCode::FORBIDDEN, "the condition is signed");
     let create = || put().header("if-none-match", "*").send();
     assert_eq!(create().await.unwrap().status(), StatusCode::OK);
@@ -117,7 +117,7 @@ async fn spelling_changes_no_answer() {
     let store = store_with_secret().await;
     store.objects.ensure_bucket("public").await.unwrap();
     store.objects.put_object("public", "page", "text/html", Bytes::from_static(b"<p>")).await.unwrap();
-    let http = reqwest::Client::new();
+    let http = crate::support::http_client();
     let cases = [
         (Method::GET, "public/page", "v", "1", 200),
         (Method::GET, "public/page", "response-content-type", "text/html", 403),

@@ -8,7 +8,7 @@ use super::support::Store;
 async fn keyless_answers_run_nothing() {
     let store = Store::start().await;
     store.objects.ensure_bucket("public").await.unwrap();
-    let http = reqwest::Client::new();
+    let http = crate::support::http_client();
     let types = [
         ("image/png", None),
         ("video/mp4", None),

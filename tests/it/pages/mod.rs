@@ -12,7 +12,7 @@ use sqlx::Connection;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::support::{ADMIN_KEY, Database, Place, eventually};
+use crate::support::{ADMIN_KEY, Database, Place, eventually, http_client};
 
 const PIPELINE: &str = "
 name: contacts-import
@@ -91,7 +91,7 @@ async fn page_server_forwards_only_files_that_the_param_accepts() {
     let service = place.start().await;
     let (_site, page) = start_site(&service.url).await;
     let send = async |name: &str, media: &'static str, body: &'static str| {
-        let request = reqwest::Client::new().post(format!("{page}upload?name={name}")).header("content-type", media);
+        let request = http_client().post(format!("{page}upload?name={name}")).header("content-type", media);
         let answer = request.body(body).send().await.expect("an answer");
         (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
     };

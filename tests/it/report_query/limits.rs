@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ENDLESS, RUNNING_COPIES, SILENT, app, failure, file, pipeline, read, run, stored};
-use crate::support::{ADMIN_KEY, Database, Place, both, eventually, numbers};
+use crate::support::{ADMIN_KEY, Database, Place, both, eventually, http_client, numbers};
 
 both!(
     too_many_rows_fail_and_leave_no_file,
@@ -86,7 +86,7 @@ async fn kill_during_the_upload_leaves_no_file(database: Database) {
     place.forget_the_dead().await;
     let process = place.start().await;
     process.until("the next attempt", id, |run| (run["steps"][0]["status"] == "running").then_some(())).await;
-    let cancel = reqwest::Client::new().post(format!("{}/v1/runs/{id}/cancel", process.url)).bearer_auth(ADMIN_KEY);
+    let cancel = http_client().post(format!("{}/v1/runs/{id}/cancel", process.url)).bearer_auth(ADMIN_KEY);
     cancel.send().await.unwrap().error_for_status().unwrap();
     let run = process.until("the end", id, |run| (!run["finished_at"].is_null()).then(|| run.clone())).await;
     assert_eq!((&run["status"], &run["artifacts"]), (&json!("cancelled"), &json!([])), "{run}");

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{figure, size};
 use crate::crash;
-use crate::support::{ADMIN_KEY, Database, both};
+use crate::support::{ADMIN_KEY, Database, both, http_client};
 
 both!(figure_11_progress_never_falls);
 
@@ -24,7 +24,7 @@ fn seen(run: &Value) -> Seen {
 
 /// Follows a run by server-sent events and reconnects, as a browser does. Returns the events and the number of ends.
 async fn follow(url: String, id: String) -> (Vec<Seen>, usize) {
-    let (client, mut last, mut all, mut ends) = (reqwest::Client::new(), None::<String>, Vec::new(), 0);
+    let (client, mut last, mut all, mut ends) = (http_client(), None::<String>, Vec::new(), 0);
     loop {
         let mut request = client.get(format!("{url}/v1/runs/{id}/events")).bearer_auth(ADMIN_KEY);
         if let Some(last) = &last {

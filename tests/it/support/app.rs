@@ -66,8 +66,11 @@ impl Builder {
     pub async fn start(self) -> TestApp {
         let Self { database, dir, mut config } = self;
         let server = match database {
-            Database::Sqlite => None,
-            Database::Postgres => Some(Server::start().await),
+            Database::Sqlite => {
+                super::template::copy_sqlite(&config.data.join("afterload.db")).await;
+                None
+            }
+            Database::Postgres => Some(Server::start_migrated().await),
         };
         if let Some(server) = &server {
             config.database = Some(Secret::new(server.url()));
@@ -87,7 +90,7 @@ impl Builder {
             .expect("the application starts");
         TestApp {
             url: app.url.clone(),
-            client: reqwest::Client::new(),
+            client: super::http_client(),
             admin_key: ADMIN_KEY.into(),
             dir,
             server,
@@ -251,7 +254,7 @@ impl TestApp {
             .expect("the application starts again");
         TestApp {
             url: app.url.clone(),
-            client: reqwest::Client::new(),
+            client: super::http_client(),
             admin_key: ADMIN_KEY.into(),
             dir,
             server,

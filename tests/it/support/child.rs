@@ -45,11 +45,15 @@ pub struct Place {
 }
 
 impl Place {
-    /// Creates an empty folder and empty databases.
+    /// Creates a folder and databases. That of the service has its tables already.
     pub async fn new(database: Database) -> Self {
         match database {
-            Database::Sqlite => Self::on(None, None),
-            Database::Postgres => Self::on(Some(Server::start().await), Some(Server::start().await)),
+            Database::Sqlite => {
+                let place = Self::on(None, None);
+                super::template::copy_sqlite(&place.dir.path().join("data").join("afterload.db")).await;
+                place
+            }
+            Database::Postgres => Self::on(Some(Server::start_migrated().await), Some(Server::start().await)),
         }
     }
 
@@ -278,7 +282,7 @@ impl Worker {
 
 impl Process {
     fn new(child: Child, url: String) -> Self {
-        Self { child, url, client: reqwest::Client::new() }
+        Self { child, url, client: super::http_client() }
     }
 
     /// `kill -9`.

@@ -6,6 +6,7 @@ mod hello;
 mod kinds;
 mod postgres;
 mod sql;
+mod template;
 mod tools;
 
 pub use app::{Database, TestApp};
@@ -13,7 +14,7 @@ pub use child::{ADMIN_KEY, Place, Process};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;
 pub use sql::{execute, numbers};
-pub use tools::{Moto, python, tool};
+pub use tools::{Moto, http_client, python, tool};
 
 /// Ends the leases of all processes on PostgreSQL, as their timeout does for dead processes.
 const END_LEASES: &str = "UPDATE apalis.workers SET last_seen = now() - interval '1 hour'";
@@ -44,6 +45,6 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
             return found;
         }
         assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }

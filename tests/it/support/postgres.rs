@@ -37,40 +37,43 @@ static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static SHARED: Mutex<Weak<Host>> = Mutex::new(Weak::new());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
+/// The database with the tables of the service that tests of the run copy.
+const TEMPLATE: &str = "afterload_template";
+/// As SQL names the lock under which the template is made.
+const TEMPLATE_LOCK: &str = "SELECT pg_advisory_lock(20261201)";
+
 impl Server {
     /// Creates an empty database.
     pub async fn start() -> Self {
-        let _turn = STARTING.lock().await;
-        let running = SHARED.lock().unwrap().upgrade();
-        let host = match running {
-            Some(host) => host,
-            None => {
-                let host = Arc::new(match std::env::var(RUN_VARIABLE) {
-                    Ok(url) => Host::Run(url),
-                    Err(_) => Host::Own(Process::start().await),
-                });
-                *SHARED.lock().unwrap() = Arc::downgrade(&host);
-                host
-            }
-        };
-        Self::create(host).await
+        Self::create(shared_host().await, None).await
+    }
+
+    /// Creates a database that has the tables of the service already, if others of the run need them too.
+    pub async fn start_migrated() -> Self {
+        let host = shared_host().await;
+        if matches!(*host, Host::Own(_)) {
+            return Self::create(host, None).await;
+        }
+        ensure_template(&host).await;
+        Self::create(host, Some(TEMPLATE)).await
     }
 
     /// Creates an empty database on a server of its own, which the test may stop.
     pub async fn start_alone() -> Self {
-        Self::create(Arc::new(Host::Own(Process::start().await))).await
+        Self::create(Arc::new(Host::Own(Process::start().await)), None).await
     }
 
     /// Creates another empty database on the same server.
     pub async fn beside(&self) -> Self {
-        Self::create(self.host.clone()).await
+        Self::create(self.host.clone(), None).await
     }
 
-    async fn create(host: Arc<Host>) -> Self {
+    async fn create(host: Arc<Host>, template: Option<&str>) -> Self {
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let database = format!("test_{}_{number}", std::process::id());
         let mut admin = PgConnection::connect(&host.url("postgres")).await.unwrap();
-        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.unwrap();
+        let template = template.map(|name| format!(" TEMPLATE {name}")).unwrap_or_default();
+        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}{template}"))).await.unwrap();
         Self { host, database }
     }
 
@@ -84,6 +87,43 @@ impl Server {
     pub fn url(&self) -> String {
         self.host.url(&self.database)
     }
+}
+
+/// The server of the run, or one for this process.
+async fn shared_host() -> Arc<Host> {
+    let _turn = STARTING.lock().await;
+    let running = SHARED.lock().unwrap().upgrade();
+    if let Some(host) = running {
+        return host;
+    }
+    let host = Arc::new(match std::env::var(RUN_VARIABLE) {
+        Ok(url) => Host::Run(url),
+        Err(_) => Host::Own(Process::start().await),
+    });
+    *SHARED.lock().unwrap() = Arc::downgrade(&host);
+    host
+}
+
+/// The first test of the run makes the template; others wait for it.
+async fn ensure_template(host: &Host) {
+    let mut admin = PgConnection::connect(&host.url("postgres")).await.unwrap();
+    let exists = format!("SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'");
+    let exists = || sqlx::AssertSqlSafe(exists.clone());
+    if admin.fetch_optional(exists()).await.unwrap().is_none() {
+        // The lock ends with the connection.
+        admin.execute(TEMPLATE_LOCK).await.unwrap();
+        if admin.fetch_optional(exists()).await.unwrap().is_none() {
+            // A template whose making failed is left half made, under another name.
+            let new = format!("{TEMPLATE}_new");
+            for sql in [format!("DROP DATABASE IF EXISTS {new} WITH (FORCE)"), format!("CREATE DATABASE {new}")] {
+                admin.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+            }
+            super::template::migrate(&host.url(&new)).await;
+            let rename = format!("ALTER DATABASE {new} RENAME TO {TEMPLATE}");
+            admin.execute(sqlx::AssertSqlSafe(rename)).await.unwrap();
+        }
+    }
+    admin.close().await.unwrap();
 }
 
 impl Drop for Server {

@@ -11,6 +11,12 @@ pub fn python() -> PathBuf {
     std::env::var("AFTERLOAD_TEST_PYTHON").map_or_else(|_| "python3".into(), PathBuf::from)
 }
 
+/// Returns a client for servers on this machine. It knows no certificates: loading those of the system takes longer than
+/// many tests.
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder().tls_certs_only([]).build().expect("a client")
+}
+
 /// Returns a program of the environment of this Python.
 pub fn tool(name: &str) -> PathBuf {
     let beside = python().with_file_name(name);

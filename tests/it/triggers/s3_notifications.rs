@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::UP;
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, http_client};
 
 both!(
     notifications_of_every_sender_are_understood,
@@ -158,7 +158,7 @@ async fn invalid_notification_is_rejected(database: Database) {
         ("{\"Records\": [{}]}", 422),
     ] {
         // The server closes a connection after it refuses a large body, so use a new one.
-        let request = reqwest::Client::new().post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
+        let request = http_client().post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
         let response = request.body(body.to_owned()).send().await.unwrap();
         assert_eq!(response.status(), status, "{body:.80}");
     }
