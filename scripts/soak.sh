@@ -26,7 +26,7 @@ profile=default
 [ "${AFTERLOAD_TEST_SOAK:-}" != full ] || profile=soak
 status=0
 cargo nextest run --locked --profile "$profile" --no-fail-fast --success-output immediate --failure-output immediate \
-    -E 'test(/^(soak|sweep)::/)' >"$log" 2>&1 || status=$?
+    -E 'test(/^(soak|sweep|hostile::contract)::/)' >"$log" 2>&1 || status=$?
 [ "$status" -eq 0 ] || cat "$log"
 
 printf 'FIGURE\tON\tWHAT\tEXPECTED\tFOUND\t\n'

@@ -14,20 +14,18 @@ mod support;
 use support::Store;
 pub use support::sdk;
 
+use crate::support::python;
+
 /// The common operations, driven by a foreign client.
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_suite() {
     let store = Store::start().await;
-    let python = std::env::var("AFTERLOAD_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut check = tokio::process::Command::new(&python);
-    let has_boto3 = check.args(["-c", "import boto3"]).output().await.is_ok_and(|output| output.status.success());
-    assert!(has_boto3, "`{python}` has no boto3; install it with: python3 -m pip install boto3");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/objects/boto3_suite.py");
-    let output = tokio::process::Command::new(&python)
+    let output = tokio::process::Command::new(python())
         .args([script, &store.endpoint, &store.credentials.access_key, store.credentials.secret_key.expose_secret()])
         .output()
         .await
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
+    assert!(output.status.success(), "{out}\n{err}\nits packages: pip install -r scripts/test-requirements.txt");
 }

@@ -3,6 +3,7 @@
 
 use tokio::process::Command;
 
+use crate::soak::size;
 use crate::support::{Database, TestApp, both, tool};
 
 both!(requests_with_a_key_are_answered_as_documented);
@@ -18,8 +19,8 @@ steps:
   - { id: one, uses: test.step, with: { give: "${{ params.who }}" } }
 "#;
 
-/// Sends the same requests each time: at most `examples` of them for each operation, beside those at the edges.
-async fn check_contract(database: Database, examples: u32, with_key: bool) {
+/// Sends the same requests each time, more of them in the full soak: at most `examples` of them for each operation, beside those at the edges.
+async fn check_contract(database: Database, examples: usize, with_key: bool) {
     let builder = TestApp::builder(database).pipeline("greet", PIPELINE).pipeline("bad", "name: bad\n");
     // Requests with a wrong key are part of the checks.
     let app = builder.config(|config| config.limits.wrong_keys = 1_000_000).start().await;
@@ -51,10 +52,10 @@ impl TestApp {
 }
 
 async fn requests_with_a_key_are_answered_as_documented(database: Database) {
-    check_contract(database, 12, true).await;
+    check_contract(database, size(6, 25), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_without_a_key_are_answered_as_documented() {
-    check_contract(Database::Sqlite, 5, false).await;
+    check_contract(Database::Sqlite, size(3, 10), false).await;
 }

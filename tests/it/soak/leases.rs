@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{at_most, figure, lease, size};
 use crate::smtp;
-use crate::support::{Database, Place, Process, both, eventually};
+use crate::support::{Database, Place, PollPauses, Process, both, eventually};
 use crate::sweep::seen;
 
 both!(figure_3_and_4_leases_hold_and_stale_attempts_write_nothing);
@@ -64,7 +64,7 @@ async fn start(place: &Place, process: &Process, recipients: &[String]) -> Vec<S
 /// Waits until all runs satisfy `looks`.
 async fn until(process: &Process, ids: &[String], what: &str, looks: impl Fn(&Value) -> bool) -> Vec<Value> {
     let deadline = std::time::Instant::now() + Duration::from_secs(240);
-    let mut runs = Vec::new();
+    let (mut runs, mut pauses) = (Vec::new(), PollPauses::default());
     for id in ids {
         loop {
             let run = process.show(id).await;
@@ -73,7 +73,7 @@ async fn until(process: &Process, ids: &[String], what: &str, looks: impl Fn(&Va
                 break;
             }
             assert!(std::time::Instant::now() < deadline, "waited too long: {what}: {run}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pauses.pause().await;
         }
     }
     runs

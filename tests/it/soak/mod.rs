@@ -23,7 +23,7 @@ pub fn full() -> bool {
 }
 
 /// Returns the first value in the short form, the second in the full form.
-fn size(short: usize, long: usize) -> usize {
+pub fn size(short: usize, long: usize) -> usize {
     if full() { long } else { short }
 }
 

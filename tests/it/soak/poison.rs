@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::{figure, size};
 use crate::crash;
-use crate::support::{Database, Place, Process, both};
+use crate::support::{Database, Place, PollPauses, Process, both};
 
 both!(figure_5_poison_step_is_quarantined, figure_5_deployments_do_not_count_as_crashes);
 
 /// Restarts the process until the runs have ended. Returns the runs and the number of crashes.
 async fn survive(place: &Place, mut process: Process, ids: &[String]) -> (Vec<Value>, usize, Process) {
-    let mut deaths = 0;
+    let (mut deaths, mut pauses) = (0, PollPauses::default());
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(200);
     loop {
         if process.is_dead() {
@@ -40,7 +40,7 @@ async fn survive(place: &Place, mut process: Process, ids: &[String]) -> (Vec<Va
             return (runs, deaths, process);
         }
         assert!(std::time::Instant::now() < deadline, "stuck\n{}", place.log());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        pauses.pause().await;
     }
 }
 

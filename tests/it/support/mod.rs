@@ -9,6 +9,8 @@ mod sql;
 mod template;
 mod tools;
 
+use std::time::{Duration, Instant};
+
 pub use app::{Database, TestApp};
 pub use child::{ADMIN_KEY, Place, Process};
 pub use kinds::{kinds, log_of};
@@ -37,14 +39,33 @@ macro_rules! both {
 }
 pub(crate) use both;
 
+/// The pauses between looks at something. They grow, because each look takes time from what it waits for.
+pub struct PollPauses(Duration);
+
+impl PollPauses {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_millis(50);
+
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 5 / 4).min(Self::LONGEST);
+    }
+}
+
+impl Default for PollPauses {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
 /// Waits for a condition. After two minutes it fails with the name of the condition.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let (deadline, mut pauses) = (Instant::now() + Duration::from_secs(120), PollPauses::default());
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(std::time::Instant::now() < deadline, "waited too long: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        pauses.pause().await;
     }
 }

@@ -12,7 +12,7 @@ use super::fixture::{self, Sample};
 use super::http::Http;
 use super::seen::{self, Done};
 use crate::smtp;
-use crate::support::{Database, Moto, Place, Process, eventually};
+use crate::support::{Database, Moto, Place, PollPauses, Process, eventually};
 
 /// Everything that survives a process, and the process.
 pub struct Stage {
@@ -225,7 +225,7 @@ impl Stage {
 
     /// The same; `None` if it takes longer.
     pub async fn ended_within(&mut self, id: &str, patience: Duration) -> Option<Value> {
-        let began = Instant::now();
+        let (began, mut pauses) = (Instant::now(), PollPauses::default());
         loop {
             let (_, run) = self.get(&format!("/v1/runs/{id}")).await;
             if !run["finished_at"].is_null() {
@@ -238,7 +238,7 @@ impl Stage {
             if began.elapsed() > patience {
                 return None;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pauses.pause().await;
         }
     }
 
