@@ -61,8 +61,6 @@ make_venv() {
         "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-requirements.txt
         cp scripts/test-requirements.txt "$venv/requirements.txt"
     fi
-    export AFTERLOAD_TEST_PYTHON="$venv/bin/python"
-    export PATH="$PATH:$venv/bin"
 }
 
 # Node packages that the tests use; installed anew when the list changes.
@@ -75,7 +73,6 @@ make_node() {
         npm install --prefix "$node" --silent --no-audit --no-fund --no-package-lock
         cp scripts/test-packages.json "$node/installed.json"
     fi
-    export AFTERLOAD_TEST_NODE="$node"
 }
 
 # A cargo subcommand from a ready-made binary, which takes seconds.
@@ -83,13 +80,19 @@ fetch_tool() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check "astral-dev-toolchain-$1==$2" >/dev/null 2>&1
 }
 
+# What the checks use beside Rust.
 get_tools() {
-    if ! has rustfmt || ! has cargo-clippy; then
-        die "please run: rustup component add rustfmt clippy"
-    fi
+    make_venv
+    scripts/corpora.sh
+    make_node
     has cargo-nextest || fetch_tool cargo-nextest 0.9.148 || cargo install --locked cargo-nextest
     # Building cargo-deny takes minutes; where it is not at hand, the check of dependencies is left out.
     has cargo-deny || fetch_tool cargo-deny 0.20.2 || true
+}
+
+# Waits for a background job with a log, and shows the log if it failed.
+finish_job() {
+    wait "$1" || { cat "$2" >&2; exit 1; }
 }
 
 check_dependencies() {
@@ -105,25 +108,42 @@ check_dependencies() {
 }
 
 has cargo || die "please install Rust first, from https://rustup.rs"
+if ! has rustfmt || ! has cargo-clippy; then
+    die "please run: rustup component add rustfmt clippy"
+fi
 install_missing
-make_venv
-scripts/corpora.sh
-make_node
-get_tools
+
+export AFTERLOAD_TEST_PYTHON="$venv/bin/python"
+export AFTERLOAD_TEST_NODE="$node"
+export PATH="$PATH:$venv/bin"
+mkdir -p "$CARGO_TARGET_DIR"
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+# The tools come over the network while the code compiles.
+tools_log="$CARGO_TARGET_DIR/tools.log"
+get_tools >"$tools_log" 2>&1 &
+tools=$!
 
 say "formatting"
 cargo fmt --all --check
-say "dependencies"
-check_dependencies
 
 # Clippy compiles what it lints, so that nothing is compiled once to be looked at and once more to be run.
 export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
 say "lints"
 cargo build --locked --workspace --all-targets
-# The documentation's tests come before the others: the last line printed is then the one that counts.
-say "documentation and its tests"
-RUSTDOC="$PWD/scripts/rustdoc.sh" RUSTDOCFLAGS="-D warnings" cargo test --locked --workspace --doc --quiet
+say "dependencies"
+finish_job "$tools" "$tools_log"
+check_dependencies
+# The documentation is made for one crate after another, on one core. So the tests begin meanwhile.
+say "documentation and its tests, beside the others"
+docs_log="$CARGO_TARGET_DIR/docs.log"
+RUSTDOC="$PWD/scripts/rustdoc.sh" RUSTDOCFLAGS="-D warnings" \
+    cargo test --locked --workspace --doc --quiet >"$docs_log" 2>&1 &
+docs=$!
 say "tests"
 if [ "${CI:-}" = true ]; then profile=ci; else profile=default; fi
+status=0
 # They wait more than they compute.
-cargo nextest run --locked --workspace --profile "$profile" --test-threads "$((2 * $(nproc)))"
+cargo nextest run --locked --workspace --profile "$profile" --test-threads "$((2 * $(nproc)))" || status=$?
+# A documentation without faults prints nothing: the last line is that of the tests.
+finish_job "$docs" "$docs_log"
+exit "$status"

@@ -162,7 +162,7 @@ async fn page_follows_its_run_across_a_restart() {
     assert_eq!(seen["links"][0][0].as_str().map(|text| text.starts_with("rejected.csv")), Some(true), "{seen}");
     // Whoever may watch the run can open the link, without a key.
     let link = seen["links"][0][1].as_str().expect("a link");
-    let rejected = reqwest::get(link).await.expect("an answer").text().await.expect("a file");
+    let rejected = http_client().get(link).send().await.expect("an answer").text().await.expect("a file");
     assert!(rejected.contains("Person x"), "{rejected}");
     assert_eq!(place.numbers("SELECT COUNT(*), COUNT(DISTINCT id) FROM people").await, [rows - 1, rows - 1]);
     assert!(service.terminate().await.success());
