@@ -76,6 +76,11 @@ pub async fn rows(url: &str) -> Value {
     json!(all)
 }
 
+/// JSON stands on one line, so all rows of a table are searched at once.
+fn plain_rows(rows: &[String]) -> Vec<String> {
+    plain(&rows.join("\n")).lines().map(str::to_owned).collect()
+}
+
 async fn sqlite(url: &str) -> Vec<(String, Vec<String>)> {
     let mut db = SqliteConnection::connect(url).await.expect("the application's database");
     let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'afterload_%' ORDER BY name";
@@ -87,7 +92,7 @@ async fn sqlite(url: &str) -> Vec<(String, Vec<String>)> {
         let fields = columns.iter().map(|name| format!("'{name}', \"{name}\"")).collect::<Vec<_>>().join(", ");
         let rows = format!("SELECT json_object({fields}) FROM \"{table}\"");
         let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut db).await.expect("rows");
-        tables.push((table, rows.iter().map(|row| plain(row)).collect()));
+        tables.push((table, plain_rows(&rows)));
     }
     db.close().await.expect("the end");
     tables
@@ -101,7 +106,7 @@ async fn postgres(url: &str) -> Vec<(String, Vec<String>)> {
     for table in sqlx::query_scalar::<_, String>(names).fetch_all(&mut db).await.expect("tables") {
         let rows = format!("SELECT row_to_json(t)::text FROM \"{table}\" t");
         let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut db).await.expect("rows");
-        tables.push((table, rows.iter().map(|row| plain(row)).collect()));
+        tables.push((table, plain_rows(&rows)));
     }
     db.close().await.expect("the end");
     tables
