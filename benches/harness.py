@@ -171,7 +171,9 @@ class SqliteDatabases:
         return service.folder / "data" / "app.db"
 
     def sql(self, path, text):
-        return subprocess.run(["sqlite3", path, text], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        # The service may be writing to the same file.
+        command = ["sqlite3", path, "-cmd", ".timeout 60000", text]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
     def fresh(self, folder):
         path = folder / "peer.db"

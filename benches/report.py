@@ -144,8 +144,10 @@ def ours(place, program, rows, pipeline, check):
         seen |= {"server": place.server_cpu() - served, "health": health.end(), "told": len(set(told))}
         if view["status"] != "succeeded" or view["steps"][0]["outputs"]["rows"] != rows:
             raise SystemExit(f"the run {view['status']}: {json.dumps(view['error'])}")
-        if sorted(told) != told or (rows >= 1_000_000 and seen["told"] < 5):
-            raise SystemExit(f"the progress fell or could hardly be seen: {told}")
+        # Progress is stored at most twice a second; how much of it can be seen depends on the machine.
+        expected = int(seen["wall"]) // 2
+        if sorted(told) != told or seen["told"] < expected:
+            raise SystemExit(f"the progress fell, or fewer than {expected} values of it were seen: {told}")
         seen["size"] = view["steps"][0]["outputs"]["size"]
         if check:
             check(view["steps"][0]["outputs"]["file"]["url"])

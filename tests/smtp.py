@@ -1,6 +1,6 @@
 """A mail server for tests: python smtp.py FOLDER MODE, with MODE one of starttls, implicit, plain.
 
-With TLS it writes the certificate of its authority to FOLDER/ca.pem. It writes each mail that it took to FOLDER/mails/N.json, prints its
+It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
 port, and serves until its standard input ends. FOLDER/asked lists the recipients that it was asked for. Some recipients make it misbehave:
 defer@ is put off, grey.a@ the first time only, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
 full@ has no room for the text,
@@ -14,21 +14,17 @@ import pathlib
 import ssl
 import sys
 
+import trustme
 from aiosmtpd.smtp import SMTP, AuthResult
 
 folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 mails = folder / "mails"
 mails.mkdir()
-context = None
-if mode != "plain":
-    # Importing it and making keys takes longer than the rest of a start.
-    import trustme
-
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+authority = trustme.CA()
+authority.cert_pem.write_to_path(folder / "ca.pem")
+trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+authority.issue_cert("localhost").configure_cert(context)
 
 
 class Handler:
