@@ -90,9 +90,11 @@ get_tools() {
     has cargo-deny || fetch_tool cargo-deny 0.20.2 || true
 }
 
-# Waits for a background job with a log, and shows the log if it failed.
+# Waits for a background job, and shows its logs if it failed.
 finish_job() {
-    wait "$1" || { cat "$2" >&2; exit 1; }
+    local job="$1"
+    shift
+    wait "$job" || { cat "$@" >&2; exit 1; }
 }
 
 check_dependencies() {
@@ -118,10 +120,17 @@ export AFTERLOAD_TEST_NODE="$node"
 export PATH="$PATH:$venv/bin"
 mkdir -p "$CARGO_TARGET_DIR"
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-# The tools come over the network while the code compiles.
+# What waits for the network does so while the code compiles.
 tools_log="$CARGO_TARGET_DIR/tools.log"
-get_tools >"$tools_log" 2>&1 &
-tools=$!
+dependencies_log="$CARGO_TARGET_DIR/dependencies.log"
+: >"$tools_log"
+: >"$dependencies_log"
+prepare() {
+    get_tools >"$tools_log" 2>&1
+    check_dependencies >"$dependencies_log" 2>&1
+}
+prepare &
+prepared=$!
 
 say "formatting"
 cargo fmt --all --check
@@ -131,8 +140,8 @@ export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
 say "lints"
 cargo build --locked --workspace --all-targets
 say "dependencies"
-finish_job "$tools" "$tools_log"
-check_dependencies
+finish_job "$prepared" "$tools_log" "$dependencies_log"
+cat "$dependencies_log"
 # The documentation is made for one crate after another, on one core. So the tests begin meanwhile.
 say "documentation and its tests, beside the others"
 docs_log="$CARGO_TARGET_DIR/docs.log"

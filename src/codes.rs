@@ -7,7 +7,6 @@ use afterload_core::error::ErrorCode;
 pub(crate) use afterload_engine::codes::QUEUES_INVALID;
 #[cfg(test)]
 pub(crate) use afterload_mailer::codes::{MAIL_TEMPLATE_INVALID, MAIL_TEMPLATE_NOT_FOUND};
-pub(crate) use afterload_pipeline::codes::NOT_SUPPORTED_YET;
 pub(crate) use afterload_server::codes::KEY_MISSING;
 #[cfg(test)]
 pub(crate) use afterload_server::codes::SCOPE_INVALID;

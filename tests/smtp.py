@@ -1,6 +1,6 @@
-"""A mail server for tests: python smtp.py FOLDER MODE, with MODE one of starttls, implicit, plain.
+"""A mail server for tests: python smtp.py FOLDER MODE, with MODE one of starttls, implicit, plain, ascii (plain without SMTPUTF8).
 
-It writes the certificate of its authority to FOLDER/ca.pem and each mail that it took to FOLDER/mails/N.json, prints its
+With TLS it writes the certificate of its authority to FOLDER/ca.pem. It writes each mail that it took to FOLDER/mails/N.json, prints its
 port, and serves until its standard input ends. FOLDER/asked lists the recipients that it was asked for. Some recipients make it misbehave:
 defer@ is put off, grey.a@ the first time only, refuse@ is unknown, bounce@ is refused after the text, drop@ loses the connection after the text,
 full@ has no room for the text,
@@ -14,17 +14,21 @@ import pathlib
 import ssl
 import sys
 
-import trustme
 from aiosmtpd.smtp import SMTP, AuthResult
 
 folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 mails = folder / "mails"
 mails.mkdir()
-authority = trustme.CA()
-authority.cert_pem.write_to_path(folder / "ca.pem")
-trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-authority.issue_cert("localhost").configure_cert(context)
+context = None
+if mode != "plain":
+    # Importing it and making keys takes longer than the rest of a start.
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
 
 
 class Handler:
@@ -55,6 +59,7 @@ class Handler:
             "content": base64.b64encode(envelope.original_content).decode(),
             "peer": session.peer[1],
             "tls": session.ssl is not None or mode == "implicit",
+            "smtputf8": bool(envelope.smtp_utf8),
             "user": session.auth_data.decode() if session.auth_data else None,
         }
         path = mails / f"{len(list(mails.iterdir()))}.json"
@@ -84,11 +89,11 @@ def authenticate(server, session, envelope, mechanism, data):
 async def main():
     handler = Handler()
     more = {"starttls": {"tls_context": context, "require_starttls": True}}.get(mode, {})
-    if mode != "plain":
+    if mode not in ("plain", "ascii"):
         more |= {"authenticator": authenticate, "auth_required": True, "auth_require_tls": mode == "starttls"}
     serve = asyncio.get_running_loop().create_server
     server = await serve(
-        lambda: SMTP(handler, enable_SMTPUTF8=True, **more),
+        lambda: SMTP(handler, enable_SMTPUTF8=mode != "ascii", **more),
         "127.0.0.1",
         0,
         ssl=context if mode == "implicit" else None,

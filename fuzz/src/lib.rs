@@ -41,6 +41,7 @@ pub fn evaluate_expression(data: &[u8]) {
     drop(expr::evaluate_expression(text, &context));
     drop(expr::resolve_to_text(text, &context));
     drop(expr::resolve_url(text, &context));
+    drop(expr::resolve_html(text, &context));
     drop(expr::check_url_template(text));
     drop(expr::Condition::new(text).is_met(&context));
 }

@@ -154,6 +154,7 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
         secrets: Some(config.secrets.keys().cloned().collect()),
         queues: Some(config.queues.keys().cloned().collect()),
         artifacts_bucket: Some(config.objects.artifacts.clone()),
+        smtputf8: config.mail.smtputf8,
         query_verifier: None,
     }
 }

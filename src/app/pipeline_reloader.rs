@@ -30,6 +30,8 @@ pub(super) struct PipelineReloader {
     kinds: Arc<StepCatalog>,
     registry: PipelineRegistry,
     watch: WatchMode,
+    /// Whether the mailbox of an address may have letters outside ASCII.
+    smtputf8: bool,
     /// Taken by [`Self::run`].
     watcher: Option<PipelineWatcher>,
     /// The compiled folder at the last change.
@@ -67,6 +69,7 @@ impl PipelineReloader {
             db: db.clone(),
             registry: PipelineRegistry::default(),
             watch: config.watch,
+            smtputf8: config.mail.smtputf8,
             published: published_digests(&folder, &BTreeMap::new()),
             folder: PipelineFolder::default(),
             summaries: BTreeMap::new(),
@@ -203,7 +206,8 @@ impl PipelineReloader {
             return Ok(Some(PipelineSummary::new(pipeline, source)));
         }
         let Some(definition) = self.db.definitions().find(digest).await? else { return Ok(None) };
-        match pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default()) {
+        let ctx = ValidationContext { smtputf8: self.smtputf8, ..ValidationContext::default() };
+        match pipeline::compile_definition(None, &definition.source, &self.kinds, &ctx) {
             Ok(pipeline) => Ok(Some(PipelineSummary::new(&pipeline, &definition.source))),
             Err(problems) => {
                 let first = problems.first().map_or("", |problem| &problem.message);

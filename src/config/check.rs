@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
+use super::{Config, DkimConfig, EgressRule, GeoHttpConfig, MailConfig, Secret, SmtpConfig, SmtpTls, WebhooksConfig};
 use crate::codes;
 use afterload_server::api::TrustedProxies;
 use afterload_spanned_yaml::{Diagnostic, FaultKind, YamlNode, suggestion_hint};
@@ -86,6 +86,7 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     problems.extend(check_geo(config, root));
     problems.extend(config.mail.smtp.iter().flat_map(|smtp| check_smtp(smtp, root)));
     problems.extend(check_mail_rates(&config.mail, root));
+    problems.extend(config.mail.dkim.iter().flat_map(|dkim| check_dkim(dkim, root)));
     problems
 }
 
@@ -244,6 +245,30 @@ fn check_smtp(smtp: &SmtpConfig, root: &YamlNode) -> Vec<Diagnostic> {
     let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
     let problem = |(_, field, message, hint): (bool, &str, &str, &str)| {
         Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(&["mail", "smtp", field]).span, message)
+            .with_hint(hint)
+    };
+    broken.map(problem).collect()
+}
+
+/// The key is read when the mailer is created.
+fn check_dkim(dkim: &DkimConfig, root: &YamlNode) -> Vec<Diagnostic> {
+    let rules = [
+        (
+            !dkim.has_valid_selector(),
+            "selector",
+            format!("`{}` is not a selector", dkim.selector),
+            "write letters, digits, `-`, `_` and `.`, such as `s2026`",
+        ),
+        (
+            dkim.ascii_domain().is_none(),
+            "domain",
+            format!("`{}` is not a domain", dkim.domain),
+            "write the domain that answers for the mails, such as `example.com`",
+        ),
+    ];
+    let broken = rules.into_iter().filter(|(is_broken, ..)| *is_broken);
+    let problem = |(_, field, message, hint): (bool, &str, String, &str)| {
+        Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(&["mail", "dkim", field]).span, message)
             .with_hint(hint)
     };
     broken.map(problem).collect()

@@ -48,8 +48,7 @@ impl Config {
         let substituted = substitute_variables(&mut root, &env, &mut problems);
         let unset: Vec<SourceSpan> = problems.iter().map(|problem| problem.span).collect();
         let origins = overlay_variables(&mut root, &env, &mut problems).with_substituted(substituted);
-        reject_unsupported(&root, &mut problems);
-        let (config, found) = yaml::read_partial::<Self>(&without_unsupported(&root));
+        let (config, found) = yaml::read_partial::<Self>(&root);
         problems.extend(found.into_iter().map(|problem| origins.redact_diagnostic(problem)));
         let Some(mut config) = config else { return Err(config_invalid_error(name, &problems)) };
         config.add_default_connection();
@@ -90,42 +89,6 @@ fn read_config_file(path: &Path) -> Result<String> {
     decode_utf8(bytes).map_err(|fault| {
         Error::new(codes::CONFIG_INVALID, format!("`{}`: {fault}", path.display())).with_hint(fault.hint())
     })
-}
-
-/// Settings that a later version will support.
-const UNSUPPORTED_SETTINGS: [&str; 1] = ["mail.dkim"];
-
-fn reject_unsupported(root: &YamlNode, problems: &mut Vec<Diagnostic>) {
-    for setting in UNSUPPORTED_SETTINGS {
-        if let Some(span) = setting_span(root, setting) {
-            let problem = Diagnostic::new(codes::NOT_SUPPORTED_YET, span, format!("`{setting}` is not supported yet"));
-            problems.push(problem.with_hint("it is planned for a later version; remove it"));
-        }
-    }
-}
-
-fn setting_span(root: &YamlNode, setting: &str) -> Option<SourceSpan> {
-    let (parent, name) = match setting.split_once('.') {
-        Some((parent, name)) => (root.get(parent)?, name),
-        None => (root, setting),
-    };
-    parent.key(name).map(|key| key.span)
-}
-
-/// Removes unsupported settings, which are already reported, so that they are not reported as unknown fields too.
-fn without_unsupported(root: &YamlNode) -> YamlNode {
-    let mut root = root.clone();
-    if let YamlValue::Map(entries) = &mut root.value {
-        entries.retain(|(key, _)| !UNSUPPORTED_SETTINGS.contains(&key.text.as_str()));
-        for (key, node) in entries {
-            if let YamlValue::Map(fields) = &mut node.value {
-                fields.retain(|(field, _)| {
-                    !UNSUPPORTED_SETTINGS.contains(&format!("{}.{}", key.text, field.text).as_str())
-                });
-            }
-        }
-    }
-    root
 }
 
 /// One error for all problems. Problems of the environment have no line.
@@ -263,6 +226,22 @@ limits: { http: { total: 0s } }
     }
 
     #[test]
+    fn dkim_settings_may_come_from_the_environment() {
+        let env = [
+            ("AFTERLOAD_MAIL__DKIM__SELECTOR", "s2026"),
+            ("AFTERLOAD_MAIL__DKIM__DOMAIN", "bücher.example"),
+            ("AFTERLOAD_MAIL__DKIM__KEY_FILE", "/run/secrets/dkim.pem"),
+            ("AFTERLOAD_MAIL__SMTPUTF8", "true"),
+        ];
+        let mail = config("", &env).expect("valid").mail;
+        let dkim = mail.dkim.expect("given");
+        assert_eq!((dkim.selector.as_str(), dkim.ascii_domain().as_deref()), ("s2026", Some("xn--bcher-kva.example")));
+        assert!(mail.smtputf8);
+        let error = config("mail: { dkim: { selector: s, domain: a.example } }", &[]).expect_err("no key");
+        assert!(error.message().contains("key_file"), "{error}");
+    }
+
+    #[test]
     fn file_that_is_not_utf8_names_its_first_wrong_byte() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("afterload.yaml");
@@ -279,7 +258,7 @@ lsten: 127.0.0.1:1
 data: ${NOWHERE}
 database: postgres://user:canary@db/x
 geo: { http: { here: { url: https://geo.example/ask } } }
-mail: { dkim: {}, from: a@example.com }
+mail: { dkim: { selector: a b, domain: 192.0.2.1, key_file: key.pem }, from: a@example.com }
 objects: { buckets: { uploads: { store: minio } } }
 queues: { Bad Queue: { concurrency: 0 } }
 connections: { shop: { url: mysql://canary } }

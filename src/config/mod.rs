@@ -14,7 +14,7 @@ pub use afterload_engine::{EngineConfig, QueueConfig, RetentionConfig};
 pub use afterload_geoip::{GeoConfig, GeoHttpConfig};
 pub use afterload_http_listener::ConnectionLimits;
 pub use afterload_image_resize::ImageLimits;
-pub use afterload_mailer::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
+pub use afterload_mailer::{DkimConfig, MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use afterload_object_store::{BucketConfig, ObjectStoreConfig, ObjectsConfig, RequestChecksumMode};
 pub use afterload_server::api::WatcherLimits;
 pub use afterload_target_db::{CheckpointMode, ConnectionConfig};
@@ -162,6 +162,7 @@ impl Config {
             lease: self.limits.lease.0,
             drain: self.limits.drain.0,
             retention: self.retention.clone(),
+            smtputf8: self.mail.smtputf8,
             secrets: self.secrets.clone(),
         }
     }

@@ -19,6 +19,8 @@ mod http;
 mod image_resize;
 mod links;
 mod mail;
+mod mail_dkim;
+mod mail_html;
 mod mail_lines;
 mod mail_retry;
 mod main_job;

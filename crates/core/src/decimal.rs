@@ -4,6 +4,7 @@
 //! more is a JSON string.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -45,6 +46,32 @@ pub fn is_number_text(text: &str) -> bool {
 /// True for the texts of the numbers that have no digits.
 pub fn is_non_finite_text(text: &str) -> bool {
     matches!(text, "NaN" | "Infinity" | "-Infinity")
+}
+
+/// Compares two decimals by all their digits. Each is digits with an optional `-` before them and an optional fraction.
+pub fn compare_decimals(left: &str, right: &str) -> Ordering {
+    let (left_negative, left_whole, left_fraction) = split_decimal(left);
+    let (right_negative, right_whole, right_fraction) = split_decimal(right);
+    let by_size = left_whole
+        .len()
+        .cmp(&right_whole.len())
+        .then_with(|| left_whole.cmp(right_whole))
+        .then_with(|| left_fraction.cmp(right_fraction));
+    match (left_negative, right_negative) {
+        (false, false) => by_size,
+        (true, true) => by_size.reverse(),
+        (true, false) => Ordering::Less,
+        (false, true) => Ordering::Greater,
+    }
+}
+
+/// The sign, the whole part without zeros before it, and the fraction without zeros after it. Zero has no sign.
+fn split_decimal(text: &str) -> (bool, &str, &str) {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    let is_zero = whole.is_empty() && fraction.is_empty();
+    (text.starts_with('-') && !is_zero, whole, fraction)
 }
 
 /// Converts a float to JSON. The texts of `NaN` and the infinities are those of PostgreSQL.
@@ -179,6 +206,33 @@ mod tests {
         }
         for text in ["[1e400", "01e400", "1.e400", "123456789012345678.90.1", "\"\\", "--1e400"] {
             assert!(parse_exact_json::<Value>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_compared_by_all_their_digits() {
+        let sorted = [
+            "-1234567890123456.78",
+            "-10",
+            "-9.5",
+            "-0.001",
+            "0",
+            "0.1",
+            "0.45",
+            "0.5",
+            "9",
+            "10.0000000000000001",
+            "1234567890123456.7",
+            "1234567890123456.78",
+            "123456789012345678",
+        ];
+        for (left_index, left) in sorted.iter().enumerate() {
+            for (right_index, right) in sorted.iter().enumerate() {
+                assert_eq!(compare_decimals(left, right), left_index.cmp(&right_index), "{left} {right}");
+            }
+        }
+        for (left, right) in [("-0", "0.00"), ("007.50", "7.5"), ("1.0", "1")] {
+            assert_eq!(compare_decimals(left, right), Ordering::Equal, "{left} {right}");
         }
     }
 

@@ -8,6 +8,7 @@ pub mod decimal;
 pub mod dialect;
 pub mod error;
 mod error_code;
+pub mod exact_decimal;
 pub mod failpoint;
 pub mod file;
 pub mod file_seals;

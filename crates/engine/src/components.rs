@@ -98,7 +98,7 @@ impl SharedParts {
         let EngineDeps { db, redactor, metrics, steps, .. } = deps;
         let config = Arc::new(deps.config.clone());
         let kinds = StepCatalog(steps.iter().map(|step| step.kind.clone()).collect());
-        let plans = Arc::new(PlanCache::new(db.clone(), kinds));
+        let plans = Arc::new(PlanCache::new(db.clone(), kinds, config.smtputf8));
         let watches = Arc::new(RunWatches::new(db.clone()));
         let contexts = ContextBuilder { db: db.clone(), config: config.clone() };
         let advancer = StepAdvancer {

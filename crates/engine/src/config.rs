@@ -28,6 +28,8 @@ pub struct EngineConfig {
     pub drain: std::time::Duration,
     /// How long runs and files are kept.
     pub retention: RetentionConfig,
+    /// True if params of type `email` may have a mailbox outside ASCII.
+    pub smtputf8: bool,
     /// Values for `${{ secrets.NAME }}`.
     pub secrets: BTreeMap<String, Secret>,
 }

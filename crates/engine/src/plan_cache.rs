@@ -101,12 +101,15 @@ impl Engine {
 pub(super) struct PlanCache {
     db: Db,
     kinds: StepCatalog,
+    /// The names that definitions refer to are checked before they are stored, and not here.
+    ctx: ValidationContext,
     compiled: Mutex<HashMap<String, Arc<CompiledPlan>>>,
 }
 
 impl PlanCache {
-    pub(super) fn new(db: Db, kinds: StepCatalog) -> Self {
-        Self { db, kinds, compiled: Mutex::default() }
+    pub(super) fn new(db: Db, kinds: StepCatalog, smtputf8: bool) -> Self {
+        let ctx = ValidationContext { smtputf8, ..ValidationContext::default() };
+        Self { db, kinds, ctx, compiled: Mutex::default() }
     }
 
     fn get(&self, digest: &str) -> Option<Arc<CompiledPlan>> {
@@ -176,17 +179,13 @@ impl PlanCache {
         let definition = definition
             .ok_or_else(|| Error::new(codes::DEFINITION_NOT_FOUND, format!("there is no definition `{digest}`")))?;
         let pipeline =
-            pipeline::compile_definition(None, &definition.source, &self.kinds, &ValidationContext::default())
-                .map_err(|problems| {
-                    let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
-                    Error::new(
-                        codes::DEFINITION_INVALID,
-                        format!(
-                            "the stored definition of `{}` is not valid for this version: {first}",
-                            definition.name
-                        ),
-                    )
-                })?;
+            pipeline::compile_definition(None, &definition.source, &self.kinds, &self.ctx).map_err(|problems| {
+                let first = problems.first().map_or_else(String::new, |problem| problem.message.clone());
+                Error::new(
+                    codes::DEFINITION_INVALID,
+                    format!("the stored definition of `{}` is not valid for this version: {first}", definition.name),
+                )
+            })?;
         let compiled = Arc::new(CompiledPlan::new(pipeline.plan));
         self.insert(digest, &compiled);
         Ok(compiled)

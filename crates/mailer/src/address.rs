@@ -13,20 +13,41 @@ use afterload_core::error::{Error, ErrorCode, Result};
 pub struct MailAddress(pub(super) Mailbox);
 
 impl MailAddress {
-    /// Parses the address of a recipient.
+    /// Parses the address of a recipient, with ASCII before the `@`.
     ///
     /// # Errors
     /// `mail_invalid_recipient`
     pub fn parse_recipient(text: &str) -> Result<Self> {
-        parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_RECIPIENT, text, why))
+        Self::parse_any_recipient(text, false)
     }
 
-    /// Parses the address of a sender.
+    /// Parses the address of a recipient. With `smtputf8`, other letters can stand before the `@`.
+    ///
+    /// # Errors
+    /// `mail_invalid_recipient`
+    pub fn parse_any_recipient(text: &str, smtputf8: bool) -> Result<Self> {
+        parse_address(text, smtputf8).map_err(|why| invalid_address(codes::MAIL_INVALID_RECIPIENT, text, why))
+    }
+
+    /// Parses the address of a sender, with ASCII before the `@`.
     ///
     /// # Errors
     /// `mail_invalid_sender`
     pub fn parse_sender(text: &str) -> Result<Self> {
-        parse_address(text).map_err(|why| invalid_address(codes::MAIL_INVALID_SENDER, text, why))
+        Self::parse_any_sender(text, false)
+    }
+
+    /// Parses the address of a sender. With `smtputf8`, other letters can stand before the `@`.
+    ///
+    /// # Errors
+    /// `mail_invalid_sender`
+    pub fn parse_any_sender(text: &str, smtputf8: bool) -> Result<Self> {
+        parse_address(text, smtputf8).map_err(|why| invalid_address(codes::MAIL_INVALID_SENDER, text, why))
+    }
+
+    /// True if only servers with SMTPUTF8 know the address.
+    pub fn needs_smtputf8(&self) -> bool {
+        !self.0.email.user().is_ascii()
     }
 
     /// The address in lower case, to recognize the same mailbox. Hosts ignore case, and nearly all servers ignore it
@@ -55,7 +76,7 @@ fn invalid_address(code: ErrorCode, text: &str, why: &str) -> Error {
         .with_hint("write `ops@example.com` or `Ops <ops@example.com>`; several addresses are a list")
 }
 
-fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
+fn parse_address(text: &str, smtputf8: bool) -> Result<MailAddress, &'static str> {
     let text = text.trim();
     let (name, address) = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
         Some((name, address)) => (unquote_name(name), address.trim()),
@@ -65,7 +86,7 @@ fn parse_address(text: &str) -> Result<MailAddress, &'static str> {
         return Err("it holds control characters");
     }
     let Some((user, host)) = address.rsplit_once('@') else { return Err("it has no `@`") };
-    if !user.is_ascii() {
+    if !smtputf8 && !user.is_ascii() {
         return Err("only ASCII can stand before the `@`");
     }
     // `münchen.example` becomes `xn--mnchen-3ya.example`, which every server understands.
@@ -148,6 +169,14 @@ mod tests {
             let error = MailAddress::parse_recipient(text).expect_err(text);
             assert_eq!(error.code(), codes::MAIL_INVALID_RECIPIENT, "{text}");
             assert!(!error.is_transient() && !error.message().contains(['\r', '\n', '\0']), "{error}");
+        }
+        for text in ["jürgen@example.com", "Jürgen <jürgen@BÜCHER.example>", "用户@例え.jp"] {
+            let address = MailAddress::parse_any_recipient(text, true).unwrap();
+            assert!(address.needs_smtputf8() && address.domain().is_ascii(), "{text}");
+        }
+        for text in ["ü ü@example.com", "ü\u{200b}@example.com", "ü\u{2028}@example.com", "ü@", "ü<@example.com"]
+        {
+            assert!(MailAddress::parse_any_recipient(text, true).is_err(), "{text}");
         }
         assert_eq!(MailAddress::parse_sender("x").unwrap_err().code(), codes::MAIL_INVALID_SENDER);
     }

@@ -8,9 +8,15 @@ use afterload_core::error::ErrorCode;
 pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login")
     .with_hint("check `mail.smtp.user` and `mail.smtp.password`");
 pub const MAIL_DEFERRED: ErrorCode = ErrorCode::transient("mail_deferred", "The mail server deferred the mail");
+pub const MAIL_DKIM_INVALID: ErrorCode =
+    ErrorCode::permanent("mail_dkim_invalid", "Mails cannot be signed with DKIM")
+        .with_hint("`mail.dkim` needs a `selector`, a `domain` and a `key_file`; `openssl genpkey -algorithm ed25519` or `openssl genpkey -algorithm rsa -pkeyopt rsa_keygen_bits:2048` makes a key");
 pub const MAIL_HEADER_INVALID: ErrorCode =
     ErrorCode::permanent("mail_header_invalid", "A header of the mail is not valid")
         .with_hint("use `In-Reply-To`, `References`, `List-…`, `X-…`, `Comments`, `Keywords`, `Organization`, `Precedence`, `Importance`, `Priority` or `Feedback-ID`");
+pub const MAIL_INLINE_MISMATCH: ErrorCode =
+    ErrorCode::permanent("mail_inline_mismatch", "The HTML of the mail and its inline files name different pictures")
+        .with_hint("`inline: { logo: FILE }` and `<img src=\"cid:logo\">` go together");
 pub const MAIL_INVALID: ErrorCode = ErrorCode::permanent("mail_invalid", "The mail cannot be built");
 pub const MAIL_INVALID_RECIPIENT: ErrorCode =
     ErrorCode::permanent("mail_invalid_recipient", "The address of a recipient is not valid");
@@ -25,6 +31,9 @@ pub const MAIL_RECIPIENT_REFUSED: ErrorCode =
 pub const MAIL_REFUSED: ErrorCode = ErrorCode::permanent("mail_refused", "The mail server refused the mail");
 pub const MAIL_SERVER_UNAVAILABLE: ErrorCode =
     ErrorCode::transient("mail_server_unavailable", "The mail server cannot be reached");
+pub const MAIL_SMTPUTF8_UNSUPPORTED: ErrorCode =
+    ErrorCode::permanent("mail_smtputf8_unsupported", "The mail server takes no addresses outside ASCII")
+        .with_hint("use an address in ASCII, or a mail server that offers SMTPUTF8");
 pub const MAIL_TEMPLATE_INVALID: ErrorCode =
     ErrorCode::permanent("mail_template_invalid", "The mail template cannot be rendered");
 pub const MAIL_TEMPLATE_NOT_FOUND: ErrorCode =
@@ -39,7 +48,9 @@ pub const MAIL_UNCERTAIN: ErrorCode =
 pub const CODES: &[ErrorCode] = &[
     MAIL_AUTH_FAILED,
     MAIL_DEFERRED,
+    MAIL_DKIM_INVALID,
     MAIL_HEADER_INVALID,
+    MAIL_INLINE_MISMATCH,
     MAIL_INVALID,
     MAIL_INVALID_RECIPIENT,
     MAIL_INVALID_SENDER,
@@ -48,6 +59,7 @@ pub const CODES: &[ErrorCode] = &[
     MAIL_RECIPIENT_REFUSED,
     MAIL_REFUSED,
     MAIL_SERVER_UNAVAILABLE,
+    MAIL_SMTPUTF8_UNSUPPORTED,
     MAIL_TEMPLATE_INVALID,
     MAIL_TEMPLATE_NOT_FOUND,
     MAIL_TLS_FAILED,

@@ -26,6 +26,11 @@ pub struct MailConfig {
     /// The pauses before a deferred mail is tried again; default `[1m, 5m, 15m, 1h, 2h, 4h, 4h, 4h, 4h, 4h]`, about a
     /// day. The step is suspended meanwhile. A step with its own `retry` follows that instead.
     pub retry_delays: Vec<HumanDuration>,
+    /// The DKIM signature of each mail; without it, mails are not signed.
+    pub dkim: Option<DkimConfig>,
+    /// Whether addresses may have letters outside ASCII before the `@`; default false. Such a mail is sent only if the
+    /// SMTP server offers SMTPUTF8.
+    pub smtputf8: bool,
 }
 
 impl MailConfig {
@@ -36,7 +41,15 @@ impl MailConfig {
 impl Default for MailConfig {
     fn default() -> Self {
         let from = "afterload <afterload@localhost>".into();
-        Self { outbox: None, from, smtp: None, per_minute: BTreeMap::new(), retry_delays: default_retry_delays() }
+        Self {
+            outbox: None,
+            from,
+            smtp: None,
+            per_minute: BTreeMap::new(),
+            retry_delays: default_retry_delays(),
+            dkim: None,
+            smtputf8: false,
+        }
     }
 }
 
@@ -44,6 +57,42 @@ impl Default for MailConfig {
 fn default_retry_delays() -> Vec<HumanDuration> {
     const MINUTES: [u64; 10] = [1, 5, 15, 60, 120, 240, 240, 240, 240, 240];
     MINUTES.map(|minutes| HumanDuration(std::time::Duration::from_secs(60 * minutes))).into()
+}
+
+/// The DKIM signature of mails.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DkimConfig {
+    /// The selector: the public key is the TXT record of `SELECTOR._domainkey.DOMAIN`.
+    pub selector: String,
+    /// The domain that answers for the mails, such as `example.com`. DMARC expects the domain of the sender, or one above it.
+    pub domain: String,
+    /// The file with the private key in PEM form (PKCS #8): RSA with 2048 to 4096 bits, or Ed25519.
+    pub key_file: PathBuf,
+}
+
+impl DkimConfig {
+    /// The domain as DNS knows it; `None` if it is none.
+    pub fn ascii_domain(&self) -> Option<String> {
+        match url::Host::parse(&self.domain) {
+            Ok(url::Host::Domain(domain)) if is_dns_name(&domain) => Some(domain),
+            _ => None,
+        }
+    }
+
+    /// True if DNS can have a record for the selector.
+    pub fn has_valid_selector(&self) -> bool {
+        is_dns_name(&self.selector)
+    }
+}
+
+/// True for labels of letters, digits, `-` and `_` with dots between them.
+fn is_dns_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= 200 && name.split('.').all(is_label)
 }
 
 /// An SMTP server.

@@ -30,8 +30,12 @@ pub(super) fn named_text_header(name: HeaderName, text: &str) -> HeaderValue {
     build_header(name, text, &tokens)
 }
 
-/// Builds a header with addresses, such as `To`.
-pub(super) fn address_header(name: &'static str, addresses: &[MailAddress]) -> HeaderValue {
+/// Builds a header with addresses, such as `To`. Without `smtputf8`, it has only ASCII.
+pub(super) fn address_header(name: &'static str, addresses: &[MailAddress], smtputf8: bool) -> HeaderValue {
+    build_header(HeaderName::new_from_ascii_str(name), String::new(), &address_tokens(addresses, smtputf8))
+}
+
+fn address_tokens(addresses: &[MailAddress], smtputf8: bool) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
         if index > 0
@@ -39,16 +43,23 @@ pub(super) fn address_header(name: &'static str, addresses: &[MailAddress]) -> H
         {
             last.push(',');
         }
-        tokens.extend(mailbox_tokens(&address.0));
+        match !smtputf8 && address.needs_smtputf8() {
+            true => tokens.extend(downgraded_tokens(&address.0)),
+            false => tokens.extend(mailbox_tokens(&address.0)),
+        }
     }
-    build_header(HeaderName::new_from_ascii_str(name), String::new(), &tokens)
+    tokens
 }
 
-/// The header `Content-Disposition` of an attachment with this file name.
+/// The header `Content-Disposition` of a file.
 #[derive(Clone)]
-pub(super) struct AttachmentDisposition(pub(super) String);
+pub(super) struct FileDisposition {
+    /// `attachment` or `inline`.
+    pub(super) kind: &'static str,
+    pub(super) file_name: String,
+}
 
-impl Header for AttachmentDisposition {
+impl Header for FileDisposition {
     fn name() -> HeaderName {
         HeaderName::new_from_ascii_str("Content-Disposition")
     }
@@ -58,9 +69,9 @@ impl Header for AttachmentDisposition {
     }
 
     fn display(&self) -> HeaderValue {
-        let mut tokens = vec!["attachment;".to_owned()];
-        tokens.extend(parameter_tokens("filename", &self.0));
-        build_header(Self::name(), self.0.clone(), &tokens)
+        let mut tokens = vec![format!("{};", self.kind)];
+        tokens.extend(parameter_tokens("filename", &self.file_name));
+        build_header(Self::name(), self.file_name.clone(), &tokens)
     }
 }
 
@@ -97,6 +108,17 @@ fn mailbox_tokens(mailbox: &Mailbox) -> Vec<String> {
     let Some(name) = &mailbox.name else { return vec![mailbox.email.to_string()] };
     let mut tokens = phrase_tokens(name);
     tokens.push(format!("<{}>", mailbox.email));
+    tokens
+}
+
+/// An address that ASCII cannot hold, as a group without members (RFC 6857): it is shown, and nobody can reply to it.
+fn downgraded_tokens(mailbox: &Mailbox) -> Vec<String> {
+    let shown = match &mailbox.name {
+        Some(name) => format!("{name} <{}>", mailbox.email),
+        None => mailbox.email.to_string(),
+    };
+    let mut tokens = encode_words(&shown);
+    tokens.push(":;".to_owned());
     tokens
 }
 
@@ -190,6 +212,14 @@ mod tests {
                 assert!(line.len() <= FOLD_WIDTH, "{line}");
             }
         }
+    }
+
+    #[test]
+    fn address_outside_ascii_is_kept_or_becomes_an_empty_group() {
+        let addresses = ["Ö <ü@b.co>", "a@b.co"].map(|text| MailAddress::parse_any_recipient(text, true).unwrap());
+        let tokens = address_tokens(&addresses, false);
+        assert_eq!(tokens, ["=?utf-8?q?=C3=96_=3C=C3=BC=40b=2Eco=3E?=", ":;,", "a@b.co"]);
+        assert_eq!(address_tokens(&addresses, true), ["=?utf-8?q?=C3=96?=", "<ü@b.co>,", "a@b.co"]);
     }
 
     #[test]

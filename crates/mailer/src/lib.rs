@@ -6,13 +6,17 @@
 mod address;
 pub mod codes;
 mod config;
+mod content;
 mod custom_header;
+mod dkim;
 mod domain_rate;
 mod fields;
 mod header_encoding;
 mod inline_css;
 mod message;
+mod mime_parts;
 mod outbox;
+mod pictures;
 mod plain_text;
 mod smtp;
 mod template_source;
@@ -28,15 +32,19 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 pub use address::MailAddress;
-pub use config::{MailConfig, MailLimits, SmtpConfig, SmtpTls};
+pub use config::{DkimConfig, MailConfig, MailLimits, SmtpConfig, SmtpTls};
+pub use content::MailContent;
 pub use custom_header::CustomHeader;
-pub use fields::{check_address, check_sender, check_text, is_deferral_error, is_recipient_error};
-pub use message::{MailAttachment, MailContent, MessageId, OutgoingMail};
+pub use fields::{TextFields, check_address, check_sender, check_text, is_deferral_error, is_recipient_error};
+pub use message::{MessageId, OutgoingMail};
+pub use mime_parts::MailAttachment;
+pub use pictures::{find_content_ids, is_content_id};
 
 use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 use afterload_metrics::Metrics;
+use dkim::DkimSigner;
 use domain_rate::DomainRates;
 use outbox::MailOutbox;
 use smtp::SmtpClient;
@@ -75,6 +83,8 @@ struct MailerState {
     default_sender: MailAddress,
     templates: MailTemplates,
     transport: MailTransport,
+    dkim: Option<DkimSigner>,
+    smtputf8: bool,
     domain_rates: DomainRates,
     max_attachments_size: ByteSize,
     retry_delays: Vec<Duration>,
@@ -98,10 +108,12 @@ impl Mailer {
     /// Creates a mailer. It connects to nothing yet.
     ///
     /// # Errors
-    /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read.
+    /// `mail_invalid_sender` if `mail.from` is not an address, `mail_tls_failed` if `mail.smtp.ca` cannot be read,
+    /// `mail_dkim_invalid` if the key of `mail.dkim` cannot be used.
     pub fn new(options: &MailerOptions, clock: Clock) -> Result<Self> {
         let config = &options.mail;
-        let from = MailAddress::parse_sender(&config.from).map_err(|error| error.context("`mail.from`"))?;
+        let from = MailAddress::parse_any_sender(&config.from, config.smtputf8)
+            .map_err(|error| error.context("`mail.from`"))?;
         let templates = MailTemplates::new(options.templates.clone());
         let transport = match &config.smtp {
             Some(smtp) => MailTransport::Smtp(Box::new(SmtpClient::new(smtp)?)),
@@ -112,6 +124,8 @@ impl Mailer {
             default_sender: from,
             templates,
             transport,
+            dkim: config.dkim.as_ref().map(DkimSigner::new).transpose()?,
+            smtputf8: config.smtputf8,
             domain_rates: pace,
             max_attachments_size: attachments,
             retry_delays: config.retry_delays.iter().map(|delay| delay.0).collect(),
@@ -127,6 +141,22 @@ impl Mailer {
     /// The sender for steps that name none.
     pub fn default_sender(&self) -> &MailAddress {
         &self.inner.default_sender
+    }
+
+    /// Parses the address of a recipient. `mail.smtputf8` says whether other letters than ASCII can stand before the `@`.
+    ///
+    /// # Errors
+    /// `mail_invalid_recipient`
+    pub fn parse_recipient(&self, text: &str) -> Result<MailAddress> {
+        MailAddress::parse_any_recipient(text, self.inner.smtputf8)
+    }
+
+    /// Parses the address of a sender, as [`Self::parse_recipient`].
+    ///
+    /// # Errors
+    /// `mail_invalid_sender`
+    pub fn parse_sender(&self, text: &str) -> Result<MailAddress> {
+        MailAddress::parse_any_sender(text, self.inner.smtputf8)
     }
 
     /// Compiles all templates, those of the configured folder and the built-in ones. Returns the names of the usable ones,
@@ -201,10 +231,17 @@ impl Mailer {
         recipient: &MailAddress,
         id: &MessageId,
     ) -> Result<(), MailSendError> {
-        let message = mail.build_message(recipient, id, self.clock.now()).map_err(MailSendError::NotSent)?;
+        let now = self.clock.now();
+        let message = mail.build_message(recipient, id, now).map_err(MailSendError::NotSent)?;
+        let mut bytes = message.formatted();
+        if let Some(dkim) = &self.inner.dkim {
+            bytes = dkim.sign_message(&bytes, now).map_err(MailSendError::NotSent)?;
+        }
         let handed = match &self.inner.transport {
-            MailTransport::Outbox(outbox) => outbox.write_message(id, recipient, &message.formatted()).await,
-            MailTransport::Smtp(smtp) => smtp.send_message(message.envelope(), &message.formatted()).await,
+            MailTransport::Outbox(outbox) => outbox.write_message(id, recipient, &bytes).await,
+            MailTransport::Smtp(smtp) => {
+                smtp.send_message(message.envelope(), &bytes, mail.needs_smtputf8(recipient)).await
+            }
         };
         self.metrics.count_mail(match &handed {
             Ok(()) => "sent",

@@ -11,7 +11,7 @@ use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -65,7 +65,13 @@ impl SmtpClient {
         })
     }
 
-    pub(super) async fn send_message(&self, envelope: &Envelope, message: &[u8]) -> Result<(), MailSendError> {
+    /// Sends a message. `smtputf8` says that its addresses need a server with that extension.
+    pub(super) async fn send_message(
+        &self,
+        envelope: &Envelope,
+        message: &[u8],
+        smtputf8: bool,
+    ) -> Result<(), MailSendError> {
         let _room = self
             .connection_permits
             .acquire()
@@ -75,7 +81,21 @@ impl SmtpClient {
             Some(connection) => connection,
             None => self.open_session().await.map_err(MailSendError::NotSent)?,
         };
-        let sent = self.transact(&mut connection, envelope, message).await;
+        let mut parameters = Vec::new();
+        if smtputf8 {
+            let server = connection.server_info();
+            if !server.supports_feature(Extension::SmtpUtfEight) {
+                self.lock_idle().push((connection, Instant::now()));
+                let message = format!("{} does not offer SMTPUTF8, which an address needs", self.server_label());
+                return Err(MailSendError::NotSent(Error::new(codes::MAIL_SMTPUTF8_UNSUPPORTED, message)));
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+            if server.supports_feature(Extension::EightBitMime) {
+                parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            }
+        }
+        let sender = Mail::new(envelope.from().cloned(), parameters);
+        let sent = self.transact(&mut connection, sender, envelope, message).await;
         let answered = match &sent {
             Ok(()) => true,
             // The server rejected the mail but the session is intact: reset it for the next mail.
@@ -102,10 +122,10 @@ impl SmtpClient {
     async fn transact(
         &self,
         connection: &mut AsyncSmtpConnection,
+        sender: Mail,
         envelope: &Envelope,
         message: &[u8],
     ) -> std::result::Result<(), (SmtpStage, Option<SmtpError>)> {
-        let sender = Mail::new(envelope.from().cloned(), Vec::new());
         self.run_command(SmtpStage::Sender, connection.command(sender)).await?;
         for recipient in envelope.to() {
             self.run_command(SmtpStage::Recipient, connection.command(Rcpt::new(recipient.clone(), Vec::new())))

@@ -10,8 +10,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::content::MailContent;
 use super::template_source::{BUILTIN_TEMPLATES, find_wrong_encoding, load_source, unreadable_error};
-use super::{MailContent, inline_css, plain_text, to_single_line};
+use super::{inline_css, plain_text, to_single_line};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::group_digits;

@@ -10,10 +10,14 @@ pub const DEFINITION_SUSPICIOUS: ErrorCode =
 pub const EXPRESSION_FAILED: ErrorCode = ErrorCode::permanent("expression_failed", "An expression cannot be evaluated");
 pub const NOT_SUPPORTED_YET: ErrorCode =
     ErrorCode::permanent("not_supported_yet", "This is not supported yet").with_status(422);
-pub const PARAM_EMAIL_NOT_ASCII: ErrorCode =
-    ErrorCode::permanent("param_email_not_ascii", "An e-mail address is not ASCII before its `@`")
-        .with_status(422)
-        .with_hint("use an address in ASCII; its host may be international, such as `a@bücher.example`");
+pub const PARAM_EMAIL_NOT_ASCII: ErrorCode = ErrorCode::permanent(
+    "param_email_not_ascii",
+    "An e-mail address is not ASCII before its `@`",
+)
+.with_status(422)
+.with_hint(
+    "use an address in ASCII, or set `mail.smtputf8`; its host may be international, such as `a@bücher.example`",
+);
 pub const PARAM_FILE_TOO_LARGE: ErrorCode =
     ErrorCode::permanent("param_file_too_large", "The file of a param is larger than its `max_size`").with_status(422);
 pub const PARAM_FILE_TYPE: ErrorCode =

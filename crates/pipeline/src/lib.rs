@@ -18,7 +18,8 @@ pub mod templated;
 pub use ast::{CatchUp, KeySuffix, OnRunConflict};
 pub use compile::{CRON_EVENT_FIELDS, Pipeline, compile_definition};
 pub use expr::{
-    Condition, ExprContext, check_url_template, referenced_names, resolve, resolve_except, resolve_to_text, resolve_url,
+    Condition, ExprContext, check_url_template, fill_html_template, referenced_names, resolve, resolve_except,
+    resolve_html, resolve_to_text, resolve_url,
 };
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{
@@ -27,5 +28,8 @@ pub use plan::{
 pub use schedule::{CronSchedule, LocalTime};
 pub use schema::pipeline_schema;
 pub use sql_files::{compile_with_sql_files, list_sql_files};
-pub use step_kind::{DeferredField, FieldPath, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator};
+pub use step_kind::{
+    DeferredField, EncodedField, FieldPath, QueryVerifier, StepCatalog, StepKind, ValidationContext, Validator,
+    ValueEncoding,
+};
 pub use templated::Templated;

@@ -30,8 +30,8 @@ pub trait StepKind: Send + Sync {
     fn deferred_fields(&self) -> &'static [DeferredField] {
         &[]
     }
-    /// The fields of `with:` that are URLs. Deferred fields are not among them.
-    fn url_fields(&self) -> &'static [FieldPath] {
+    /// The fields of `with:` that encode the values in their text. Deferred fields are not among them.
+    fn encoded_fields(&self) -> &'static [EncodedField] {
         &[]
     }
     /// Returns all problems of a `with:` block, each at its span.
@@ -40,6 +40,45 @@ pub trait StepKind: Send + Sync {
 
 /// The path of a field below `with:`.
 pub type FieldPath = &'static [&'static str];
+
+/// How the values in a text are encoded, so that they cannot change its structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueEncoding {
+    /// The text is a URL; values are percent-encoded.
+    Url,
+    /// The text is HTML; values are escaped.
+    Html,
+}
+
+/// A field of `with:` that encodes the values in its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedField {
+    /// The path below `with:`.
+    pub path: FieldPath,
+    /// The encoding.
+    pub encoding: ValueEncoding,
+}
+
+impl EncodedField {
+    /// A URL.
+    pub const fn url(path: FieldPath) -> Self {
+        Self { path, encoding: ValueEncoding::Url }
+    }
+
+    /// HTML.
+    pub const fn html(path: FieldPath) -> Self {
+        Self { path, encoding: ValueEncoding::Html }
+    }
+
+    /// The fields below `key`.
+    pub fn below(fields: &[Self], key: &str) -> Vec<Self> {
+        let field = |field: &Self| match field.path {
+            [first, rest @ ..] if *first == key => Some(Self { path: rest, ..*field }),
+            _ => None,
+        };
+        fields.iter().filter_map(field).collect()
+    }
+}
 
 /// A field of `with:` that a kind resolves itself, once per record that it processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +139,8 @@ pub struct ValidationContext {
     pub queues: Option<BTreeSet<String>>,
     /// The bucket of the service itself. No step may write to it by name, and no trigger may use it.
     pub artifacts_bucket: Option<String>,
+    /// True if the mailbox of an address may have letters outside ASCII, which only servers with SMTPUTF8 take.
+    pub smtputf8: bool,
     /// Asks databases about SQL. Without one, only the text is checked.
     pub query_verifier: Option<QueryVerifier>,
 }

@@ -25,7 +25,7 @@ pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, Prod
 pub use afterload_object_store::ObjectBody;
 
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::{DeferredField, FieldPath, StepKind, ValidationContext, Validator};
+use afterload_pipeline::{DeferredField, EncodedField, StepKind, ValidationContext, Validator};
 use afterload_spanned_yaml::{self as yaml, Diagnostic, ResolvedFault, YamlNode};
 
 /// A step kind. The type *is* the `with:` block. Its doc comments are the reference and the JSON Schema.
@@ -43,9 +43,9 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const MAKES_FILES: bool = false;
     /// The fields that the step resolves itself with [`StepContext::expr_context`], once per record.
     const DEFERRED_FIELDS: &'static [DeferredField] = &[];
-    /// The fields that are URLs: values are percent-encoded where literal text surrounds them. A deferred field is resolved
-    /// with [`afterload_pipeline::resolve_url`] instead.
-    const URL_FIELDS: &'static [FieldPath] = &[];
+    /// The fields that encode the values in their text: URLs and HTML. A deferred field is resolved with
+    /// [`afterload_pipeline::resolve_url`] or [`afterload_pipeline::resolve_html`] instead.
+    const ENCODED_FIELDS: &'static [EncodedField] = &[];
     /// The outputs. Later steps read them as `steps.ID.…`.
     type Outputs: Serialize + JsonSchema;
     /// The dependencies, such as a mailer; `()` for none.
@@ -144,8 +144,8 @@ impl<S: Step> StepKind for Described<S> {
         S::DEFERRED_FIELDS
     }
 
-    fn url_fields(&self) -> &'static [FieldPath] {
-        S::URL_FIELDS
+    fn encoded_fields(&self) -> &'static [EncodedField] {
+        S::ENCODED_FIELDS
     }
 
     fn validate(&self, with: &YamlNode, around: &ValidationContext) -> Vec<Diagnostic> {

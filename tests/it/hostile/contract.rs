@@ -52,10 +52,10 @@ impl TestApp {
 }
 
 async fn requests_with_a_key_are_answered_as_documented(database: Database) {
-    check_contract(database, size(6, 25), true).await;
+    check_contract(database, size(12, 50), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_without_a_key_are_answered_as_documented() {
-    check_contract(Database::Sqlite, size(3, 10), false).await;
+    check_contract(Database::Sqlite, size(5, 20), false).await;
 }

@@ -13,12 +13,13 @@ use crate::support::{TestApp, eventually};
 const READERS: &str = r#"
   - { id: attach, uses: email.send, continue_on_error: true, with: { to: a@example.com, subject: s, body: b, attach: "${{ FILE }}" } }
   - { id: attach_list, uses: email.send, continue_on_error: true, with: { to: a@example.com, subject: s, body: b, attach: ["${{ FILE }}"] } }
+  - { id: inline, uses: email.send, continue_on_error: true, with: { to: a@example.com, subject: s, html: "<img src='cid:it'>", inline: { it: "${{ FILE }}" } } }
   - { id: link, uses: email.send, continue_on_error: true, with: { to: a@example.com, subject: s, body: b, links: { it: "${{ FILE }}" } } }
   - { id: check, uses: file.check, continue_on_error: true, with: { source: "${{ FILE }}" } }
   - { id: resize, uses: image.resize, continue_on_error: true, with: { source: "${{ FILE }}", styles: { s: "10x10" } } }
   - { id: import, uses: csv.import, continue_on_error: true, with: { source: "${{ FILE }}", into: { table: contacts }, columns: { a: {} } } }
 "#;
-const READER_IDS: [&str; 6] = ["attach", "attach_list", "link", "check", "resize", "import"];
+const READER_IDS: [&str; 7] = ["attach", "attach_list", "inline", "link", "check", "resize", "import"];
 
 /// The `readers` of this expression.
 fn readers(file: &str) -> String {

@@ -122,16 +122,16 @@ async fn figure_4_a_stale_attempt_writes_nothing(database: Database) {
     let place = place(database, &mail, steps).await;
     for stop in 0..stops {
         let stale = place.start().await;
-        let sent = mail.mails().len() + steps;
+        let sent = mail.mail_count() + steps;
         // The next process runs these steps one after another, as it must after a possible crash.
         let recipients: Vec<_> = (0..steps).map(|step| format!("once{}.{stop}.{step}", lease())).collect();
         let ids = start(&place, &stale, &recipients).await;
         // The mail server has the mails, but has not confirmed them yet.
-        eventually("steps at work", async || (mail.mails().len() >= sent).then_some(())).await;
+        eventually("steps at work", async || (mail.mail_count() >= sent).then_some(())).await;
         stop_outside_of_transactions(&place, &stale).await;
         let other = place.start().await;
         // The next process sends each mail once more.
-        eventually("another process to take over", async || (mail.mails().len() >= sent + steps).then_some(())).await;
+        eventually("another process to take over", async || (mail.mail_count() >= sent + steps).then_some(())).await;
         let before = lost_leases(&place);
         stale.signal("CONT");
         eventually("the end of stale attempts", async || (lost_leases(&place) >= before + steps).then_some(())).await;

@@ -270,7 +270,7 @@ impl Stage {
 
     /// Returns the external effects so far.
     pub fn mark(&self) -> Mark {
-        Mark { mails: self.mail.mails().len(), requests: self.http.requests().len() }
+        Mark { mails: self.mail.mail_count(), requests: self.http.requests().len() }
     }
 
     /// Returns everything that is visible of runs, and the external effects since the mark.
@@ -292,7 +292,7 @@ impl Stage {
         runs.sort_by_key(Value::to_string);
         eventually("an empty queue", async || (self.place.jobs().await == 0).then_some(())).await;
         let rows = seen::rows(&self.place.app_url()).await;
-        let taken = self.mail.mails().split_off(mark.mails);
+        let taken = self.mail.mails_after(mark.mails);
         let requests = self.http.requests().split_off(mark.requests);
         let requests = Done::new(requests.into_iter().map(|request| (request.id, request.what)));
         (json!({ "runs": runs, "database": rows }), [seen::mails(&taken), requests])
@@ -300,7 +300,7 @@ impl Stage {
 
     /// Returns the mails since the mark.
     pub fn mails_since(&self, mark: &Mark) -> Done {
-        seen::mails(&self.mail.mails().split_off(mark.mails))
+        seen::mails(&self.mail.mails_after(mark.mails))
     }
 
     async fn download(&mut self, id: &str) -> Vec<u8> {

@@ -228,7 +228,7 @@ impl StepRunner {
             &known.step.with,
             &scope,
             registered.map_or(&[], |known| known.kind.deferred_fields()),
-            registered.map_or(&[], |known| known.kind.url_fields()),
+            registered.map_or(&[], |known| known.kind.encoded_fields()),
         )?;
         let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone(), file_seals);
         Ok(PreparedAttempt::Step(with, scope, files))

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::params::OnMissingRow;
+use afterload_core::exact_decimal::ExactDecimal;
 use afterload_core::units::ByteSize;
 
 /// What a run has to be given under one name.
@@ -35,10 +36,10 @@ pub struct ParamAst {
     pub pattern: Option<String>,
     /// `integer`, `number`: the least.
     #[serde(default)]
-    pub min: Option<serde_json::Number>,
+    pub min: Option<ExactDecimal>,
     /// `integer`, `number`: the most.
     #[serde(default)]
-    pub max: Option<serde_json::Number>,
+    pub max: Option<ExactDecimal>,
     /// `enum`: the choices.
     #[serde(default)]
     pub values: Option<Vec<String>>,
@@ -87,10 +88,10 @@ pub struct ItemAst {
     pub pattern: Option<String>,
     /// `integer`, `number`: the least.
     #[serde(default)]
-    pub min: Option<serde_json::Number>,
+    pub min: Option<ExactDecimal>,
     /// `integer`, `number`: the most.
     #[serde(default)]
-    pub max: Option<serde_json::Number>,
+    pub max: Option<ExactDecimal>,
     /// `enum`: the choices.
     #[serde(default)]
     pub values: Option<Vec<String>>,

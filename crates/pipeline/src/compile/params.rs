@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Number;
-
 use super::super::ast::{ParamAst, ParamTypeName};
 use super::super::expr::check::FieldSet;
 use super::super::expr::has_expression;
@@ -121,8 +119,8 @@ fn compile_param_type(
         _ => &[],
     };
     reject_foreign_fields(node, allowed, faults);
-    let (min, max) = (raw.min.as_ref().and_then(Number::as_f64), raw.max.as_ref().and_then(Number::as_f64));
-    if min.zip(max).is_some_and(|(min, max)| min > max) {
+    let (min, max) = (raw.min.clone(), raw.max.clone());
+    if min.as_ref().zip(max.as_ref()).is_some_and(|(min, max)| min.compare_digits(max.as_digits()).is_gt()) {
         faults.report_invalid(field_span(node, "min"), "`min` is more than `max`", "");
     }
     let kind = match raw.kind {
@@ -135,7 +133,7 @@ fn compile_param_type(
         ParamTypeName::Boolean => ParamType::Boolean,
         ParamTypeName::Date => ParamType::Date,
         ParamTypeName::Datetime => ParamType::Datetime,
-        ParamTypeName::Email => ParamType::Email,
+        ParamTypeName::Email => ParamType::Email { smtputf8: around.smtputf8 },
         ParamTypeName::Url => ParamType::Url,
         ParamTypeName::Ip => ParamType::Ip,
         ParamTypeName::Enum => {

@@ -4,7 +4,7 @@ use minijinja::value::Rest;
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::dates;
-use super::url::{SAFE_URL_FILTER, mark_safe_url};
+use super::safe_text::{SAFE_HTML_FILTER, SAFE_URL_FILTER, mark_safe_html, mark_safe_url};
 
 /// What a name calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,7 @@ pub const BUILTINS: &[Builtin] = &[
     filter("replace", "'a-b' | replace('-', '+')", r#""a+b""#),
     filter("reverse", "[1, 2] | reverse | list", "[2,1]"),
     filter("round", "1.26 | round(1)", "1.3"),
+    filter("safe_html", "'<b>' | safe_html", r#""<b>""#),
     filter("safe_url", "'https://a.example' | safe_url", r#""https://a.example""#),
     filter("select", "[1, 2, 3] | select('odd') | list", "[1,3]"),
     filter("selectattr", "[{'on': true}, {'on': false}] | selectattr('on') | list", r#"[{"on":true}]"#),
@@ -147,7 +148,7 @@ pub const BUILTINS: &[Builtin] = &[
     test("upper", "'ADA' is upper", "true"),
 ];
 
-/// Parts of minijinja that are not of this language: they are about HTML, or show values as Rust does.
+/// Parts of minijinja that are not of this language: they are about the HTML of templates, or show values as Rust does.
 const REMOVED_FILTERS: [&str; 5] = ["e", "escape", "format", "pprint", "safe"];
 const REMOVED_TESTS: [&str; 4] = ["escaped", "filter", "safe", "test"];
 
@@ -170,6 +171,7 @@ pub(super) fn register_builtins(language: &mut Environment<'_>) {
     language.add_filter("default", replace_missing);
     language.add_filter("d", replace_missing);
     language.add_filter(SAFE_URL_FILTER, mark_safe_url);
+    language.add_filter(SAFE_HTML_FILTER, mark_safe_html);
     language.add_filter("parse_time", dates::parse_time);
     language.add_filter("format_time", dates::format_time);
     language.add_filter("in_zone", dates::convert_zone);

@@ -9,6 +9,7 @@ mod exact;
 mod exact_language;
 mod references;
 mod rewrite;
+mod safe_text;
 mod template;
 mod text_template;
 mod url;
@@ -22,13 +23,14 @@ pub use text_template::rewrite_template;
 
 use std::sync::LazyLock;
 
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, HtmlEscape, UndefinedBehavior};
 use serde_json::Value;
 
 use self::builtins::register_builtins;
 use self::calls::{find_unknown_calls, suggest_builtin};
-use self::url::{SAFE_URL_FILTER, SafeUrl, UrlBuilder, UrlFault};
-use super::step_kind::{DeferredField, FieldPath};
+use self::safe_text::{SAFE_HTML_FILTER, SAFE_URL_FILTER, find_safe_text};
+use self::url::{UrlBuilder, UrlFault};
+use super::step_kind::{DeferredField, EncodedField, ValueEncoding};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
@@ -69,28 +71,32 @@ pub fn resolve(with: &Value, scope: &ExprContext) -> Result<Value> {
     }
 }
 
-/// Resolves a `with:` block except for its deferred fields. The fields at the paths `urls` are URLs.
+/// Resolves a `with:` block except for its deferred fields. The fields `encoded` encode the values in their text.
 ///
 /// # Errors
-/// `expression_failed`, as [`resolve`] and [`resolve_url`].
-pub fn resolve_except(with: &Value, scope: &ExprContext, kept: &[DeferredField], urls: &[FieldPath]) -> Result<Value> {
-    let fields = match with {
-        Value::Object(fields) => fields,
-        Value::String(text) if has_expression(text) && urls.iter().any(|path| path.is_empty()) => {
-            return resolve_url(text, scope).map(Value::String);
+/// `expression_failed`, as [`resolve`], [`resolve_url`] and [`resolve_html`].
+pub fn resolve_except(
+    with: &Value,
+    scope: &ExprContext,
+    kept: &[DeferredField],
+    encoded: &[EncodedField],
+) -> Result<Value> {
+    let encoding = encoded.iter().find(|field| field.path.is_empty()).map(|field| field.encoding);
+    let fields = match (with, encoding) {
+        (Value::Object(fields), _) => fields,
+        (Value::String(text), Some(encoding)) if has_expression(text) => {
+            let resolved = match encoding {
+                ValueEncoding::Url => resolve_url(text, scope),
+                ValueEncoding::Html => resolve_html(text, scope),
+            };
+            return resolved.map(Value::String);
         }
-        other => return resolve(other, scope),
+        (other, _) => return resolve(other, scope),
     };
     let resolved = fields.iter().map(|(key, value)| {
         let value = match DeferredField::match_key(kept, key) {
             Ok(_) => value.clone(),
-            Err(below) => {
-                let urls_below = urls.iter().filter_map(|path| {
-                    let (first, rest) = path.split_first()?;
-                    (*first == key).then_some(rest)
-                });
-                resolve_except(value, scope, &below, &urls_below.collect::<Vec<_>>())?
-            }
+            Err(below) => resolve_except(value, scope, &below, &EncodedField::below(encoded, key))?,
         };
         Ok((key.clone(), value))
     });
@@ -133,8 +139,8 @@ pub fn resolve_url(text: &str, scope: &ExprContext) -> Result<String> {
                 let expression = &text[range];
                 last_expression = expression;
                 let value = evaluate_to_jinja(expression, scope)?;
-                match value.downcast_object_ref::<SafeUrl>() {
-                    Some(safe) => url.push_literal(safe.as_text()),
+                match find_safe_text(&value, ValueEncoding::Url) {
+                    Some(safe) => url.push_literal(safe),
                     None => url.push_value(&value_to_text(expression, to_plain_value(expression, &value)?)?),
                 }
             }
@@ -142,6 +148,49 @@ pub fn resolve_url(text: &str, scope: &ExprContext) -> Result<String> {
         pushed.map_err(|fault| url_value_error(last_expression, fault))?;
     }
     url.finish().map_err(|fault| url_value_error(last_expression, fault))
+}
+
+/// Resolves HTML. Its literal text stays as it is, and each value is escaped, unless it is marked by `safe_html`. A value
+/// stays inside of an attribute only if quotes surround it there.
+///
+/// # Errors
+/// `expression_failed`.
+pub fn resolve_html(text: &str, scope: &ExprContext) -> Result<String> {
+    let pieces = split_template(text).map_err(|_| expression_error(text, "it does not end with `}}`"))?;
+    let mut html = String::with_capacity(text.len());
+    for piece in pieces {
+        match piece {
+            TemplateSegment::Text(range) => html.push_str(&text[range]),
+            TemplateSegment::Expression(range) => {
+                let expression = &text[range];
+                let value = evaluate_to_jinja(expression, scope)?;
+                match find_safe_text(&value, ValueEncoding::Html) {
+                    Some(safe) => html.push_str(safe),
+                    None => {
+                        let value = value_to_text(expression, to_plain_value(expression, &value)?)?;
+                        html.push_str(&HtmlEscape(&value).to_string());
+                    }
+                }
+            }
+        }
+    }
+    Ok(html)
+}
+
+/// The HTML with `value` in the place of each expression, as far as it is known before the expressions are resolved. The
+/// second result is true if an expression may add elements.
+pub fn fill_html_template(text: &str, value: &str) -> (String, bool) {
+    let (mut html, mut is_open) = (String::with_capacity(text.len()), false);
+    for piece in split_template(text).unwrap_or_default() {
+        match piece {
+            TemplateSegment::Text(range) => html.push_str(&text[range]),
+            TemplateSegment::Expression(range) => {
+                is_open |= text[range].contains(SAFE_HTML_FILTER);
+                html.push_str(value);
+            }
+        }
+    }
+    (html, is_open)
 }
 
 /// Checks what is known of a URL before its expressions are resolved.

@@ -137,13 +137,42 @@ fn urls_keep_their_structure() {
     assert!(error.message().contains("`params.dots`"), "{error}");
 
     let with = json!({ "url": "https://b.example/${{ params.id }}", "deep": { "url": "x${{ params.id }}" } });
-    let found = resolve_except(&with, &scope, &[], &[&["url"]]).expect("resolved");
+    let found = resolve_except(&with, &scope, &[], &[EncodedField::url(&["url"])]).expect("resolved");
     let expected = json!({ "url": "https://b.example/..%2F..%2Fadmin", "deep": { "url": "x../../admin" } });
     assert_eq!(found, expected);
     assert_eq!(
-        resolve_except(&with, &scope, &[], &[&["deep", "url"]]).expect_err("no host").code(),
+        resolve_except(&with, &scope, &[], &[EncodedField::url(&["deep", "url"])]).expect_err("no host").code(),
         codes::EXPRESSION_FAILED
     );
+}
+
+#[test]
+fn values_in_html_are_escaped_unless_marked() {
+    let evil = "\"><script>x</script>&'";
+    let params = json!({ "evil": evil, "n": 7, "none": null, "bold": "<b>b</b>" });
+    let scope = ExprContext::new().with_params(params.as_object().expect("a map"));
+    let escaped = "&quot;&gt;&lt;script&gt;x&lt;&#x2f;script&gt;&amp;&#x27;";
+    for (text, expected) in [
+        ("<p title=\"${{ params.evil }}\">${{ params.n }}</p>", format!("<p title=\"{escaped}\">7</p>")),
+        ("${{ params.evil }}", escaped.to_owned()),
+        (" ${{ params.bold | safe_html }}${{ params.bold }}", " <b>b</b>&lt;b&gt;b&lt;&#x2f;b&gt;".to_owned()),
+        ("${{ (params.bold | safe_html) ~ params.bold }}", "&lt;b&gt;b&lt;&#x2f;b&gt;".repeat(2)),
+        ("${{ params.bold | safe_url }}", "&lt;b&gt;b&lt;&#x2f;b&gt;".to_owned()),
+        ("<i>&amp;</i>", "<i>&amp;</i>".to_owned()),
+    ] {
+        assert_eq!(resolve_html(text, &scope).expect(text), expected, "{text}");
+        let with = json!({ "html": text, "body": text });
+        let found = resolve_except(&with, &scope, &[], &[EncodedField::html(&["html"])]).expect("resolved");
+        assert_eq!(found["html"], expected, "{text}");
+    }
+    let with = json!({ "html": "${{ params.evil }}", "body": "${{ params.evil }}" });
+    let found = resolve_except(&with, &scope, &[], &[EncodedField::html(&["html"])]).expect("resolved");
+    assert_eq!(found, json!({ "html": escaped, "body": evil }));
+    for text in ["<p>${{ params.none }}</p>", "${{ params.n | safe_html }}", "<p>${{ params.missing }}</p>"] {
+        assert_eq!(resolve_html(text, &scope).expect_err(text).code(), codes::EXPRESSION_FAILED, "{text}");
+    }
+    assert_eq!(fill_html_template("<p>${{ params.n }}</p>", "?"), ("<p>?</p>".to_owned(), false));
+    assert_eq!(fill_html_template("${{ params.n | safe_html }}", ""), (String::new(), true));
 }
 
 #[test]

@@ -1,15 +1,6 @@
 //! Puts values into a URL so that they cannot change its structure.
 
-use std::fmt;
-use std::sync::Arc;
-
-use minijinja::value::{Object, ObjectRepr};
-use minijinja::{Error, ErrorKind, Value};
-
 use afterload_core::percent::percent_encode;
-
-/// The filter that puts a value into a URL as it is.
-pub(super) const SAFE_URL_FILTER: &str = "safe_url";
 
 /// Why a value cannot be a part of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,37 +25,6 @@ impl UrlFault {
             Self::DotSegment => "use another value, or send it in `query`",
         }
     }
-}
-
-/// A part of a URL that is not encoded.
-#[derive(Debug)]
-pub(super) struct SafeUrl(String);
-
-impl SafeUrl {
-    pub(super) fn as_text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Object for SafeUrl {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The filter `safe_url`.
-pub(super) fn mark_safe_url(value: &Value) -> Result<Value, Error> {
-    if value.downcast_object_ref::<SafeUrl>().is_some() {
-        return Ok(value.clone());
-    }
-    let text = value.as_str().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidOperation, format!("`{SAFE_URL_FILTER}` expects text, not {}", value.kind()))
-    })?;
-    Ok(Value::from_object(SafeUrl(text.to_owned())))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use super::{FileRule, ParamType, TextPattern};
 use crate::codes;
 use afterload_core::decimal::{is_number_text, parse_exact_json};
 use afterload_core::error::ErrorCode;
+use afterload_core::exact_decimal::{ExactDecimal, number_digits};
 use afterload_core::file::File;
 use afterload_core::text::shorten_text;
 use afterload_core::units::ByteSize;
@@ -58,12 +59,12 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
         }
         ParamType::Integer { min, max } => {
             let number = to_integer(&value).ok_or_else(|| wrong_type("a whole number", &value))?;
-            check_range(number as f64, *min, *max)?;
+            check_range(&number.to_string(), min.as_ref(), max.as_ref())?;
             Ok(number.into())
         }
         ParamType::Number { min, max } => {
-            let (number, rounded) = to_number(&value).ok_or_else(|| wrong_type("a number", &value))?;
-            check_range(rounded, *min, *max)?;
+            let (number, digits) = to_number(&value).ok_or_else(|| wrong_type("a number", &value))?;
+            check_range(&digits, min.as_ref(), max.as_ref())?;
             Ok(number)
         }
         ParamType::Boolean => match &value {
@@ -75,7 +76,7 @@ pub fn coerce_value(kind: &ParamType, value: Value) -> Coerced {
         ParamType::Datetime => coerce_text_if(value, "a moment such as `2026-01-31T09:30:00Z`", |text| {
             DateTime::parse_from_rfc3339(text).is_ok()
         }),
-        ParamType::Email => coerce_email(value),
+        ParamType::Email { smtputf8 } => coerce_email(value, *smtputf8),
         ParamType::Url => coerce_text_if(value, "an address that starts with `http://` or `https://`", is_url),
         ParamType::Ip => coerce_text_if(value, "an IP address", |text| text.parse::<IpAddr>().is_ok()),
         ParamType::Enum { values } => {
@@ -229,10 +230,10 @@ fn to_integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// Returns the number, and the float that is nearest to it. A number that JSON would round stays text.
-fn to_number(value: &Value) -> Option<(Value, f64)> {
+/// Returns the number and its digits. A number that JSON would round stays text.
+fn to_number(value: &Value) -> Option<(Value, String)> {
     match value {
-        Value::Number(number) => Some((value.clone(), number.as_f64()?)),
+        Value::Number(number) => Some((value.clone(), number_digits(number))),
         Value::String(text) => {
             let text = text.trim();
             let rounded = text.parse::<f64>().ok()?;
@@ -243,20 +244,24 @@ fn to_number(value: &Value) -> Option<(Value, f64)> {
                     .parse::<i64>()
                     .map_or_else(|_| Number::from_f64(rounded).map(Value::Number), |whole| Some(whole.into()))?,
             };
-            Some((number, rounded))
+            let digits = match &number {
+                Value::Number(number) => number_digits(number),
+                _ => text.to_owned(),
+            };
+            Some((number, digits))
         }
         _ => None,
     }
 }
 
-fn check_range(number: f64, min: Option<f64>, max: Option<f64>) -> Coerced<()> {
+fn check_range(digits: &str, min: Option<&ExactDecimal>, max: Option<&ExactDecimal>) -> Coerced<()> {
+    let out_of_range = |limit: &ExactDecimal, how: &str| {
+        let message = format!("{} is {how} than {limit}", truncate_text(digits));
+        Err(InvalidParam::new(codes::PARAM_OUT_OF_RANGE, message))
+    };
     match (min, max) {
-        (Some(min), _) if number < min => {
-            Err(InvalidParam::new(codes::PARAM_OUT_OF_RANGE, format!("{number} is less than {min}")))
-        }
-        (_, Some(max)) if number > max => {
-            Err(InvalidParam::new(codes::PARAM_OUT_OF_RANGE, format!("{number} is more than {max}")))
-        }
+        (Some(min), _) if min.compare_digits(digits).is_gt() => out_of_range(min, "less"),
+        (_, Some(max)) if max.compare_digits(digits).is_lt() => out_of_range(max, "more"),
         _ => Ok(()),
     }
 }
@@ -294,11 +299,11 @@ fn is_date(text: &str) -> bool {
 }
 
 /// Accepts an address that mail can be sent to. The host may hold letters outside ASCII, because mail converts it. The
-/// part before the `@` cannot: our mail server and that of the recipient would both need the extension SMTPUTF8.
-fn coerce_email(value: Value) -> Coerced {
+/// part before the `@` can only with `smtputf8`: our mail server and that of the recipient both need the extension SMTPUTF8.
+fn coerce_email(value: Value, smtputf8: bool) -> Coerced {
     let text = coerce_text_if(value, "an e-mail address", is_email)?;
     let local = text.as_str().and_then(|text| text.rsplit_once('@')).map_or("", |(local, _)| local);
-    match local.is_ascii() {
+    match smtputf8 || local.is_ascii() {
         true => Ok(text),
         false => Err(InvalidParam::new(
             codes::PARAM_EMAIL_NOT_ASCII,
@@ -384,6 +389,29 @@ mod tests {
             (&number, "NaN", None),
         ] {
             assert_eq!(coerce(kind, text).as_deref(), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_compared_by_all_their_digits() {
+        let limit = |json: &str| Some(serde_json::from_str::<ExactDecimal>(json).unwrap());
+        let number = ParamType::Number { min: limit("\"1234567890123456.77\""), max: limit("\"1234567890123456.78\"") };
+        for (text, is_valid) in [
+            ("1234567890123456.76", false),
+            ("1234567890123456.77", true),
+            ("1234567890123456.78", true),
+            ("1234567890123456.79", false),
+            ("-1234567890123456.78", false),
+        ] {
+            assert_eq!(coerce_value(&number, text.into()).is_ok(), is_valid, "{text}");
+        }
+        let integer = ParamType::Integer { min: None, max: limit("9007199254740992") };
+        assert!(coerce_value(&integer, 9_007_199_254_740_992_i64.into()).is_ok());
+        let fault = coerce_value(&integer, 9_007_199_254_740_993_i64.into()).unwrap_err();
+        assert_eq!(fault.message, "9007199254740993 is more than 9007199254740992");
+        let small = ParamType::Number { min: limit("0.1"), max: limit("1e3") };
+        for (value, is_valid) in [(0.1.into(), true), (".1".into(), true), (0.09.into(), false), ("1e3".into(), true)] {
+            assert_eq!(coerce_value(&small, value).is_ok(), is_valid);
         }
     }
 

@@ -44,7 +44,7 @@ mod tests {
     use crate::codes;
 
     fn coerce(text: &str) -> Result<Value, InvalidParam> {
-        coerce_value(&ParamType::Email, text.into())
+        coerce_value(&ParamType::Email { smtputf8: false }, text.into())
     }
 
     #[test]
@@ -59,6 +59,7 @@ mod tests {
             let fault = coerce(text).unwrap_err();
             assert_eq!(fault.code, codes::PARAM_EMAIL_NOT_ASCII, "{text}");
             assert!(fault.message.contains(text.split('@').next().unwrap()), "{}", fault.message);
+            assert_eq!(coerce_value(&ParamType::Email { smtputf8: true }, text.into()), Ok(text.into()), "{text}");
         }
         for text in [
             "",
@@ -74,6 +75,9 @@ mod tests {
         ] {
             assert_eq!(coerce(text).unwrap_err().code, codes::PARAM_WRONG_TYPE, "{text}");
         }
-        assert_eq!(coerce_value(&ParamType::Email, 7.into()).unwrap_err().code, codes::PARAM_WRONG_TYPE);
+        let utf8 = ParamType::Email { smtputf8: true };
+        for value in [7.into(), "ü".into(), "ü@".into(), "ü ü@b.co".into()] {
+            assert_eq!(coerce_value(&utf8, value).unwrap_err().code, codes::PARAM_WRONG_TYPE);
+        }
     }
 }

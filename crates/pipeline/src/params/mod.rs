@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use afterload_core::exact_decimal::ExactDecimal;
+
 pub use bind::{bind_params, estimate_params_size, find_invalid_params, unknown_param};
 pub use coerce::{InvalidParam, check_file, coerce_value};
 pub use faults::{InvalidParams, param_invalid};
@@ -49,16 +51,16 @@ pub enum ParamType {
     /// A whole number.
     Integer {
         /// The minimum.
-        min: Option<f64>,
+        min: Option<ExactDecimal>,
         /// The maximum.
-        max: Option<f64>,
+        max: Option<ExactDecimal>,
     },
     /// Any number.
     Number {
         /// The minimum.
-        min: Option<f64>,
+        min: Option<ExactDecimal>,
         /// The maximum.
-        max: Option<f64>,
+        max: Option<ExactDecimal>,
     },
     /// `true` or `false`.
     Boolean,
@@ -67,7 +69,11 @@ pub enum ParamType {
     /// A time with its offset from UTC.
     Datetime,
     /// An e-mail address.
-    Email,
+    Email {
+        /// True if the mailbox may have letters outside ASCII.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        smtputf8: bool,
+    },
     /// An `http` or `https` address.
     Url,
     /// An IP address.

@@ -3,7 +3,7 @@
 use super::NotifyFanout;
 use super::fields::{DEFAULT_KEY, DeliverySpec, EmailSpec, TableRowSpec};
 use afterload_egress::check_request_target;
-use afterload_mailer::{check_sender, check_text};
+use afterload_mailer::{TextFields, check_sender, check_text};
 use afterload_pipeline::Validator;
 use afterload_pipeline::params::TextPattern;
 use afterload_target_db::{check_bind, check_reads, check_result_column, check_sql, default_connection};
@@ -110,7 +110,13 @@ fn check_table(row: &TableRowSpec, check: &mut Validator<'_>) {
 
 fn check_email(letter: &EmailSpec, check: &mut Validator<'_>) {
     let at = ["deliver", "email"];
-    check_text(check, &at, (&letter.template, letter.body.is_some(), letter.subject.is_some()));
+    let text = TextFields {
+        template: letter.template.as_ref(),
+        has_body: letter.body.is_some(),
+        has_html: letter.html.is_some(),
+        has_subject: letter.subject.is_some(),
+    };
+    check_text(check, &at, text);
     for (field, address) in [("from", &letter.from), ("reply_to", &letter.reply_to)] {
         check_sender(check, &["deliver", "email", field], address.as_ref());
     }

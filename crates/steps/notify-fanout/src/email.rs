@@ -38,6 +38,7 @@ pub struct EmailChannel {
     personal: RecipientContext,
     subject: Option<TemplatePart>,
     body: Option<TemplatePart>,
+    html: Option<TemplatePart>,
     spec: EmailSpec,
 }
 
@@ -46,16 +47,16 @@ impl EmailChannel {
     pub fn new(ctx: &StepContext, mailer: &Mailer, mut spec: EmailSpec) -> Result<Self> {
         let text = |field: Option<Templated<String>>| field.map(Templated::into_value).transpose();
         let from = match text(spec.from.take())? {
-            Some(from) => MailAddress::parse_sender(&from)?,
+            Some(from) => mailer.parse_sender(&from)?,
             None => mailer.default_sender().clone(),
         };
-        let reply_to = text(spec.reply_to.take())?.map(|address| MailAddress::parse_recipient(&address)).transpose()?;
-        let [subject, body] =
-            [spec.subject.take(), spec.body.take()].map(|text| text.map(|text| TemplatePart::new(json!(text))));
-        let personal = RecipientContext::new(&ctx.expr_context, subject.iter().chain(&body));
+        let reply_to = text(spec.reply_to.take())?.map(|address| mailer.parse_recipient(&address)).transpose()?;
+        let [subject, body, html] = [spec.subject.take(), spec.body.take(), spec.html.take()]
+            .map(|text| text.map(|text| TemplatePart::new(json!(text))));
+        let personal = RecipientContext::new(&ctx.expr_context, subject.iter().chain(&body).chain(&html));
         let (mailer, run, key) = (mailer.clone(), ctx.run.clone(), ctx.step.key.clone());
         let stop = ctx.stop.clone();
-        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, spec })
+        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, html, spec })
     }
 
     fn build_content(&self, person: &Recipient, reason: &str) -> Result<MailContent, DeliveryError> {
@@ -63,11 +64,9 @@ impl EmailChannel {
         let text = |part: &Option<TemplatePart>| part.as_ref().map(|part| part.resolve_text(&scope)).transpose();
         let (subject, body) = (text(&self.subject)?, text(&self.body)?);
         let Some(template) = &self.spec.template else {
-            return Ok(MailContent {
-                subject: subject.unwrap_or_default(),
-                text: body.unwrap_or_default(),
-                html: None,
-            });
+            let html = self.html.as_ref().map(|part| part.resolve_html(&scope)).transpose()?;
+            let content = MailContent::from_texts(subject.unwrap_or_default(), body, html, &[]);
+            return content.map_err(DeliveryError::Channel);
         };
         let mut vars = self.spec.vars.clone();
         for (name, value) in [("person", json!(person.columns)), ("reason", reason.into()), ("run", json!(self.run))] {
@@ -79,7 +78,7 @@ impl EmailChannel {
     fn recipient_address(&self, person: &Recipient) -> Result<MailAddress> {
         let column = &self.spec.address;
         match person.columns.get(column) {
-            Some(Value::String(text)) => MailAddress::parse_recipient(text),
+            Some(Value::String(text)) => self.mailer.parse_recipient(text),
             Some(Value::Null) => Err(Error::new(
                 codes::MAIL_INVALID_RECIPIENT,
                 format!("`{}` has no address", recipient_key_text(person)),
@@ -107,6 +106,7 @@ impl per_recipient::DeliveryChannel for EmailChannel {
             attachments: Vec::new(),
             run: self.run.id.clone(),
         };
+        mail.check_pictures().map_err(DeliveryError::Channel)?;
         self.mailer.wait_turn(&to, &self.stop).await.map_err(DeliveryError::Channel)?;
         let sent = self.mailer.send(&mail, &to, &id).await;
         sent.map_err(|(MailSendError::NotSent(error) | MailSendError::Unknown(error))| {

@@ -122,6 +122,10 @@ pub struct EmailSpec {
     /// `Dear ${{ person.name }}`.
     #[serde(default)]
     pub(super) body: Option<Templated<String>>,
+    /// The mail as HTML, beside `body` or instead of it. Values are escaped, unless they are marked by `safe_html`. It can name
+    /// `person` and `reason`.
+    #[serde(default)]
+    pub(super) html: Option<Templated<String>>,
     /// What the template can name besides.
     #[serde(default)]
     pub(super) vars: Map<String, Value>,

@@ -140,6 +140,7 @@ deliver:
     const DEFERRED_FIELDS: &'static [DeferredField] = &[
         DeferredField { path: &["deliver", "email", "subject"], names: &templates::RECIPIENT_VARIABLES },
         DeferredField { path: &["deliver", "email", "body"], names: &templates::RECIPIENT_VARIABLES },
+        DeferredField { path: &["deliver", "email", "html"], names: &templates::RECIPIENT_VARIABLES },
         DeferredField { path: &["deliver", "webhook"], names: &templates::RECIPIENT_VARIABLES },
     ];
     type Outputs = NotifyFanoutOutputs;

@@ -8,7 +8,7 @@ use super::per_recipient::DeliveryError;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::expr::{TemplateSegment, split_template};
-use afterload_pipeline::{ExprContext, referenced_names, resolve, resolve_to_text, resolve_url};
+use afterload_pipeline::{ExprContext, referenced_names, resolve, resolve_html, resolve_to_text, resolve_url};
 use afterload_target_db::Recipient;
 
 /// The additional names that expressions of `deliver` can use.
@@ -70,6 +70,11 @@ impl TemplatePart {
     pub fn resolve_text(&self, scope: &ExprContext) -> Result<String, DeliveryError> {
         let text = self.value.as_str().map_or_else(|| self.value.to_string(), str::to_owned);
         resolve_to_text(&text, scope).map_err(|error| self.classify_error(error))
+    }
+
+    /// Resolves the value to HTML.
+    pub fn resolve_html(&self, scope: &ExprContext) -> Result<String, DeliveryError> {
+        resolve_html(self.value.as_str().unwrap_or_default(), scope).map_err(|error| self.classify_error(error))
     }
 
     /// Resolves the value to a URL.

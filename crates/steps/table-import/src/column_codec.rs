@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::bounds::ValueBounds;
 use super::columns::{ImportColumn, ImportColumnType, TextCase};
 use crate::codes;
 use afterload_core::error::ErrorCode;
 use afterload_pipeline::params::TextPattern;
 use afterload_tabular::read::cell_parser::{self, IntegerError};
-use afterload_target_db::{self as connections, BatchCell, BatchColumnType, DbColumnType, RowBatch};
+use afterload_target_db::{self as connections, BatchCell, BatchColumnType, RowBatch};
 
 /// The reason why a cell, and so its row, is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +29,6 @@ pub struct ColumnCodec {
     /// The type of its cells.
     pub shape: BatchColumnType,
     kind: ImportColumnType,
-    single: bool,
     required: bool,
     trim: bool,
     nulls: Vec<String>,
@@ -57,15 +57,6 @@ impl ScratchText {
         self.text.extend_from_slice(text.as_bytes());
         RowBatch::text_cell(start..start + text.len())
     }
-}
-
-/// The minimum and maximum value.
-enum ValueBounds {
-    None,
-    /// Whole numbers, days or microseconds.
-    Whole(i64, i64),
-    /// Decimal numbers.
-    Decimal(f64, f64),
 }
 
 /// The result of parsing a cell.
@@ -110,17 +101,11 @@ impl ColumnCodec {
             Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
             Some(_) => return Err(("default", "`default` must be a single value".into())),
         };
-        let bounds = parse_bounds(kind, column, target.column_type)?;
-        if matches!(bounds, ValueBounds::Whole(min, max) if min > max)
-            || matches!(bounds, ValueBounds::Decimal(min, max) if min > max)
-        {
-            return Err(("max", "nothing lies between `min` and `max`".into()));
-        }
+        let bounds = ValueBounds::parse(kind, column, target.column_type)?;
         let rule = Self {
             name: target.name.clone(),
             shape: kind.cell_shape(),
             kind,
-            single: target.column_type == DbColumnType::Float4,
             // A trigger may still set a missing value.
             required: column.required || (target.not_null && !triggers),
             trim: column.trim.unwrap_or(true),
@@ -225,7 +210,9 @@ impl ColumnCodec {
             },
             ImportColumnType::Decimal => {
                 let number = cell_parser::parse_decimal(value);
-                self.check_decimal_bounds(number.as_deref().unwrap_or("0"), value)?;
+                if let Some(number) = &number {
+                    self.check_decimal_bounds(number, value)?;
+                }
                 maybe(number, "a number")
             }
             ImportColumnType::Boolean => match cell_parser::parse_boolean(value) {
@@ -257,78 +244,11 @@ impl ColumnCodec {
     }
 
     fn check_whole_bounds(&self, number: i64, value: &str) -> Result<(), RowError> {
-        match self.bounds {
-            ValueBounds::Whole(min, _) if number < min => Err(value_out_of_range(value, "is too small")),
-            ValueBounds::Whole(_, max) if number > max => Err(value_out_of_range(value, "is too large")),
-            _ => Ok(()),
-        }
+        self.bounds.check_whole(number).map_err(|fault| value_out_of_range(value, fault.message()))
     }
 
     fn check_decimal_bounds(&self, number: &str, value: &str) -> Result<(), RowError> {
-        let ValueBounds::Decimal(min, max) = self.bounds else { return Ok(()) };
-        let number = number.parse::<f64>().unwrap_or(f64::INFINITY);
-        let fits = number.is_finite() && (!self.single || (number as f32).is_finite());
-        match () {
-            () if number < min => Err(value_out_of_range(value, "is too small")),
-            () if number > max || !fits => Err(value_out_of_range(value, "is too large")),
-            () => Ok(()),
-        }
-    }
-}
-
-fn parse_bounds(
-    kind: ImportColumnType,
-    column: &ImportColumn,
-    target: DbColumnType,
-) -> Result<ValueBounds, (&'static str, String)> {
-    let number = |field: &'static str, value: &Option<Value>| match value {
-        None => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(number) => Ok(Some((value.as_i64(), number))),
-            None => Err((field, format!("`{field}` of numbers must be a number"))),
-        },
-    };
-    let moment = |field: &'static str, value: &Option<Value>| match value {
-        None => Ok(None),
-        Some(value) => {
-            let text = value.as_str().unwrap_or_default();
-            let read = if kind == ImportColumnType::Date {
-                cell_parser::parse_date(text, &column.formats)
-                    .or_else(|| cell_parser::parse_date(text, &[]))
-                    .map(i64::from)
-            } else {
-                cell_parser::parse_datetime(text, &column.formats).or_else(|| cell_parser::parse_datetime(text, &[]))
-            };
-            read.map(Some).ok_or_else(|| (field, format!("`{field}` must be written as the column's values")))
-        }
-    };
-    let (least, most) = match target {
-        DbColumnType::Int2 => (i16::MIN.into(), i16::MAX.into()),
-        DbColumnType::Int4 => (i32::MIN.into(), i32::MAX.into()),
-        _ => (i64::MIN, i64::MAX),
-    };
-    match kind {
-        ImportColumnType::Integer => {
-            let min = number("min", &column.min)?.map_or(least, |(whole, near)| whole.unwrap_or(near.ceil() as i64));
-            let max = number("max", &column.max)?.map_or(most, |(whole, near)| whole.unwrap_or(near.floor() as i64));
-            Ok(ValueBounds::Whole(min.max(least), max.min(most)))
-        }
-        ImportColumnType::Decimal => {
-            let limited = column.min.is_some() || column.max.is_some();
-            let floating = matches!(target, DbColumnType::Float4 | DbColumnType::Float8);
-            let min = number("min", &column.min)?.map_or(f64::NEG_INFINITY, |(_, number)| number);
-            let max = number("max", &column.max)?.map_or(f64::INFINITY, |(_, number)| number);
-            Ok(if limited || floating { ValueBounds::Decimal(min, max) } else { ValueBounds::None })
-        }
-        ImportColumnType::Date | ImportColumnType::Datetime => {
-            let (min, max) = (moment("min", &column.min)?, moment("max", &column.max)?);
-            Ok(ValueBounds::Whole(min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX)))
-        }
-        _ => match (&column.min, &column.max) {
-            (Some(_), _) => Err(("min", "`min` is for numbers, dates and times".into())),
-            (_, Some(_)) => Err(("max", "`max` is for numbers, dates and times".into())),
-            _ => Ok(ValueBounds::None),
-        },
+        self.bounds.check_decimal(number).map_err(|fault| value_out_of_range(value, fault.message()))
     }
 }
 
@@ -365,6 +285,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use afterload_target_db::DbColumnType;
 
     fn rule_for(column: Value, kind: DbColumnType) -> Result<ColumnCodec, (&'static str, String)> {
         let column = serde_json::from_value(column).unwrap();
@@ -411,8 +332,19 @@ mod tests {
             (json!({ "type": "integer", "min": 0, "max": 9 }), "10", "value_out_of_range"),
             (json!({ "type": "integer" }), "1.5", "value_invalid"),
             (json!({ "type": "decimal", "min": 0 }), "-0.01", "value_out_of_range"),
+            (json!({ "type": "decimal", "max": "1234567890123456.78" }), "1234567890123456.78", "1234567890123456.78"),
+            (json!({ "type": "decimal", "max": "1234567890123456.78" }), "1234567890123456.79", "value_out_of_range"),
+            (json!({ "type": "decimal", "min": "1234567890123456.78" }), "1234567890123456.77", "value_out_of_range"),
+            (json!({ "type": "decimal", "max": 9007199254740992_u64 }), "9007199254740993", "value_out_of_range"),
+            (json!({ "type": "decimal", "max": 0.1 }), "0.1", "0.1"),
+            (json!({ "type": "decimal", "max": 0.1 }), "0.10000000000000001", "value_out_of_range"),
+            (json!({ "type": "decimal", "max": 1e30 }), "1000000000000000000000000000001", "value_out_of_range"),
+            (json!({ "type": "integer", "max": 9007199254740992_u64 }), "9007199254740993", "value_out_of_range"),
+            (json!({ "type": "integer", "min": "1234567890123456.5" }), "1234567890123456", "value_out_of_range"),
+            (json!({ "type": "integer", "min": "-0.5", "max": 0.5 }), "0", "0"),
             (json!({ "type": "number" }), "+1.50", "1.50"),
             (json!({ "type": "number" }), "1,50", "value_invalid"),
+            (json!({ "type": "number", "min": 1 }), "1,50", "value_invalid"),
             (json!({ "type": "boolean" }), "Yes", "true"),
             (json!({ "type": "date" }), "2024-02-30", "value_invalid"),
             (
@@ -461,6 +393,8 @@ mod tests {
             (json!({ "type": "date", "formats": ["%d.%m"] }), "formats"),
             (json!({ "type": "integer", "min": 10, "max": 1 }), "max"),
             (json!({ "type": "decimal", "min": 1.5, "max": 1 }), "max"),
+            (json!({ "type": "decimal", "min": "1234567890123456.78", "max": "1234567890123456.77" }), "max"),
+            (json!({ "type": "decimal", "max": "many" }), "max"),
         ];
         for (column, field) in cases {
             assert_eq!(rule_for(column.clone(), DbColumnType::Text).err().unwrap().0, field, "{column}");

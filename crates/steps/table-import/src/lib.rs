@@ -5,6 +5,7 @@
 //! ```
 //! An attempt continues after the last committed chunk. A fence in the target database stops older attempts.
 
+mod bounds;
 mod check;
 mod chunk;
 mod chunk_reader;

@@ -50,7 +50,7 @@ async fn authorized_files_can_be_read(database: Database) {
     for file in [json!("s3://uploads/in/a.csv"), place] {
         let run = app.run_to_end("p", json!({ "file": file, "files": files })).await;
         require_checked(&run, &ids);
-        require_success(&run, &["each", "wrapped", "attach", "attach_list", "check", "import"]);
+        require_success(&run, &["each", "wrapped", "attach", "attach_list", "inline", "check", "import"]);
     }
     let part = reqwest::multipart::Part::bytes(b"a\n1\n".to_vec()).file_name("b.csv");
     let form = reqwest::multipart::Form::new().part("file", part).text("files", files.to_string());
@@ -72,7 +72,7 @@ async fn authorized_files_can_be_read(database: Database) {
     let direct = app.ended(&direct).await;
     for run in [uploaded, later, direct] {
         require_checked(&run, &ids);
-        require_success(&run, &["each", "wrapped", "attach", "attach_list", "link", "check", "import"]);
+        require_success(&run, &["each", "wrapped", "attach", "attach_list", "inline", "link", "check", "import"]);
     }
     app.finish().await;
 }
@@ -92,7 +92,7 @@ steps:
     app.sql("CREATE TABLE contacts (a TEXT)").await;
     let run = app.run_to_end("p", json!({})).await;
     require_checked(&run, &ids);
-    require_success(&run, &["each", "mail", "attach", "attach_list", "link", "check"]);
+    require_success(&run, &["each", "mail", "attach", "attach_list", "inline", "link", "check"]);
     // The others got the file, too: it is no picture, and it has no column `a`.
     for id in ["resize", "import"] {
         let code = step(&run, id)["error"]["code"].as_str().unwrap_or_else(|| panic!("{run}"));
@@ -125,7 +125,7 @@ async fn new_object_can_be_read(database: Database) {
         let run = app.ended(&run).await;
         if run["pipeline"] == "p" {
             require_checked(&run, &ids);
-            require_success(&run, &["attach", "attach_list", "check", "import"]);
+            require_success(&run, &["attach", "attach_list", "inline", "check", "import"]);
             // An object of the user is no artifact.
             assert_eq!(step(&run, "link")["error"]["code"], "mail_link_impossible", "{run}");
         }

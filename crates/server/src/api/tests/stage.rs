@@ -274,6 +274,7 @@ fn engine_config() -> EngineConfig {
         lease: Duration::from_secs(15),
         drain: Duration::from_secs(25),
         retention: RetentionConfig::default(),
+        smtputf8: false,
         secrets: BTreeMap::new(),
     }
 }

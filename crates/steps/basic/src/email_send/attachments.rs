@@ -1,8 +1,8 @@
-//! Attachments of a mail. They are read into memory, so their total size has a limit.
+//! Attachments and inline pictures of a mail. They are read into memory, so their total size has a limit.
 
 use futures::StreamExt;
 
-use super::AttachedFiles;
+use super::{AttachedFiles, NamedFiles};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::object_names::{resolve_content_type, sanitize_file_name};
@@ -14,30 +14,41 @@ use afterload_step_api::{StepContext, VerifiedFile};
 /// Mail programs do not display more attachments well.
 const MAX_ATTACHMENTS: usize = 100;
 
-/// Reads the files. Absent optional files are skipped.
+/// Reads the attached files and the inline ones. Absent optional files are skipped.
 pub(super) async fn read_attachments(
-    files: Templated<AttachedFiles>,
+    attached: Templated<AttachedFiles>,
+    inline: NamedFiles,
     ctx: &StepContext,
     mailer: &Mailer,
 ) -> Result<Vec<MailAttachment>> {
-    let files = files.into_value()?.0.into_iter().map(Templated::into_value).collect::<Result<Vec<_>>>()?;
-    let verified = files.iter().flatten().map(|file| ctx.files.verifier().verify_file(file));
-    let files = verified.collect::<Result<Vec<_>>>()?;
+    let attached = attached.into_value()?.0.into_iter().map(|file| (None, file));
+    let inline = inline.0.into_iter().map(|(name, file)| (Some(name), file));
+    let mut files = Vec::new();
+    for (content_id, file) in attached.chain(inline) {
+        if let Some(file) = file.into_value()? {
+            files.push((content_id, ctx.files.verifier().verify_file(&file)?));
+        }
+    }
     if files.len() > MAX_ATTACHMENTS {
         let message = format!("the mail has {} attachments; expected at most {MAX_ATTACHMENTS}", files.len());
         return Err(Error::new(codes::MAIL_ATTACHMENT_COUNT, message));
     }
     let limit = mailer.attachment_limit();
     // Check the declared sizes first, before any byte is read.
-    if files.iter().map(|file| file.size).fold(0, u64::saturating_add) > limit.0 {
+    if files.iter().map(|(_, file)| file.size).fold(0, u64::saturating_add) > limit.0 {
         return Err(attachments_too_large(limit));
     }
     let (mut attachments, mut left) = (Vec::with_capacity(files.len()), limit.0);
-    for file in files {
+    for (content_id, file) in files {
         let bytes = read_file(&file, left, ctx).await?.ok_or_else(|| attachments_too_large(limit))?;
         left -= bytes.len() as u64;
         let name = sanitize_file_name(&file.name, "file");
-        attachments.push(MailAttachment::new(&name, &resolve_content_type(Some(&file.content_type), &name), bytes));
+        let content_type = resolve_content_type(Some(&file.content_type), &name);
+        let attachment = MailAttachment::new(&name, &content_type, bytes);
+        attachments.push(match content_id {
+            Some(content_id) => attachment.with_content_id(&content_id),
+            None => attachment,
+        });
     }
     Ok(attachments)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::tally::{MailTally, Refusals};
-use super::{EmailSend, MailAddresses, MailLinks, OnUncertain};
+use super::{EmailSend, MailAddresses, NamedFiles, OnUncertain};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units;
@@ -52,8 +52,9 @@ pub(super) struct MailJob<'a> {
 
 impl MailJob<'_> {
     pub(super) async fn send_mail(&self, step: EmailSend, attachments: Vec<MailAttachment>) -> Result<MailTally> {
-        let (to, cc) = (parse_addresses(step.to)?, parse_addresses(step.cc)?);
-        let recipients = unique_recipients(to.iter().chain(&cc).chain(&parse_addresses(step.bcc)?));
+        let [to, cc, bcc] = [step.to, step.cc, step.bcc].map(|field| self.parse_addresses(field));
+        let (to, cc) = (to?, cc?);
+        let recipients = unique_recipients(to.iter().chain(&cc).chain(&bcc?));
         let lives = step
             .expires
             .map(Templated::into_value)
@@ -62,17 +63,21 @@ impl MailJob<'_> {
         let links = self.create_links(step.links, lives).await?;
         let mail = OutgoingMail {
             from: match step.from {
-                Some(from) => MailAddress::parse_sender(&from.into_value()?)?,
+                Some(from) => self.mailer.parse_sender(&from.into_value()?)?,
                 None => self.mailer.default_sender().clone(),
             },
-            reply_to: step.reply_to.map(|text| MailAddress::parse_recipient(&text.into_value()?)).transpose()?,
+            reply_to: step.reply_to.map(|text| self.mailer.parse_recipient(&text.into_value()?)).transpose()?,
             to,
             cc,
-            content: self.build_content(step.template, step.body, step.subject, step.vars, links)?,
+            content: match step.template {
+                Some(template) => self.render_template(&template, step.subject, step.vars, links)?,
+                None => build_content(step.subject, step.body, step.html, &links)?,
+            },
             headers: parse_headers(step.headers)?,
             attachments,
             run: self.run.id.clone(),
         };
+        mail.check_pictures()?;
         if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS {
             let message = format!("the mail has {} recipients; expected 1 to {MAX_RECIPIENTS}", recipients.len());
             return Err(Error::new(codes::MAIL_RECIPIENT_COUNT, message));
@@ -173,29 +178,25 @@ impl MailJob<'_> {
         }
     }
 
-    fn build_content(
+    fn render_template(
         &self,
-        template: Option<String>,
-        body: Option<Templated<String>>,
+        template: &str,
         subject: Option<Templated<String>>,
         mut vars: Map<String, Value>,
         links: Vec<(String, String)>,
     ) -> Result<MailContent> {
-        let subject = subject.map(Templated::into_value).transpose()?;
-        let (Some(template), None) = (template, &body) else {
-            let body = body.ok_or_else(|| Error::new(codes::WITH_INVALID, "the mail has no text"))?;
-            let lines = links.iter().map(|(label, url)| format!("\n\n{label}: {url}")).collect::<String>();
-            let text = format!("{}{lines}\n", body.into_value()?.trim_end());
-            return Ok(MailContent { subject: subject.unwrap_or_default(), text, html: None });
-        };
         let links = links.into_iter().map(|(label, url)| json!({ "label": label, "url": url })).collect::<Value>();
         vars.insert("links".into(), links);
         vars.insert("run".into(), json!(self.run));
-        self.mailer.render_template(&template, subject, vars)
+        self.mailer.render_template(template, subject.map(Templated::into_value).transpose()?, vars)
+    }
+
+    fn parse_addresses(&self, field: Templated<MailAddresses>) -> Result<Vec<MailAddress>> {
+        field.into_value()?.iter().map(|text| self.mailer.parse_recipient(text)).collect()
     }
 
     /// Returns the label and the URL of every file. Absent optional files are skipped.
-    async fn create_links(&self, links: MailLinks, lives: Duration) -> Result<Vec<(String, String)>> {
+    async fn create_links(&self, links: NamedFiles, lives: Duration) -> Result<Vec<(String, String)>> {
         let mut addressed = Vec::new();
         for (label, file) in links.0 {
             let Some(file) = file.into_value()? else { continue };
@@ -210,6 +211,21 @@ impl MailJob<'_> {
     }
 }
 
+/// The content of a mail without a template.
+fn build_content(
+    subject: Option<Templated<String>>,
+    body: Option<Templated<String>>,
+    html: Option<Templated<String>>,
+    links: &[(String, String)],
+) -> Result<MailContent> {
+    let text = |field: Option<Templated<String>>| field.map(Templated::into_value).transpose();
+    let (subject, body, html) = (text(subject)?, text(body)?, text(html)?);
+    if body.is_none() && html.is_none() {
+        return Err(Error::new(codes::WITH_INVALID, "the mail has no text"));
+    }
+    MailContent::from_texts(subject.unwrap_or_default(), body, html, links)
+}
+
 /// The key of one copy in the effect log.
 fn effect_key(recipient: &MailAddress) -> String {
     format!("mail:{}", recipient.mailbox_key())
@@ -217,10 +233,6 @@ fn effect_key(recipient: &MailAddress) -> String {
 
 fn parse_headers(headers: BTreeMap<String, Templated<String>>) -> Result<Vec<CustomHeader>> {
     headers.into_iter().map(|(name, value)| CustomHeader::parse(&name, &value.into_value()?)).collect()
-}
-
-fn parse_addresses(field: Templated<MailAddresses>) -> Result<Vec<MailAddress>> {
-    field.into_value()?.iter().map(MailAddress::parse_recipient).collect()
 }
 
 /// Removes duplicate mailboxes and keeps the order: a mailbox in `to` and `cc` gets one copy.

@@ -22,9 +22,9 @@ impl MailAddresses {
     }
 }
 
-/// Files to link to, in the order of the file.
+/// Files by name, in the order of the pipeline file.
 #[derive(Clone, Debug, Default)]
-pub struct MailLinks(pub(super) Vec<(String, Templated<Option<File>>)>);
+pub struct NamedFiles(pub(super) Vec<(String, Templated<Option<File>>)>);
 
 /// Files to attach, in the order of the file.
 #[derive(Clone, Debug, Default)]
@@ -130,37 +130,37 @@ impl JsonSchema for AttachedFiles {
     }
 }
 
-struct MailLinksVisitor;
+struct NamedFilesVisitor;
 
-impl<'de> Visitor<'de> for MailLinksVisitor {
-    type Value = MailLinks;
+impl<'de> Visitor<'de> for NamedFilesVisitor {
+    type Value = NamedFiles;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("labels with the file that each links to")
+        f.write_str("names with a file each")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<MailLinks, A::Error> {
-        let mut links = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<NamedFiles, A::Error> {
+        let mut files = Vec::new();
         while let Some(entry) = entries.next_entry()? {
-            links.push(entry);
+            files.push(entry);
         }
-        Ok(MailLinks(links))
+        Ok(NamedFiles(files))
     }
 }
 
-impl<'de> Deserialize<'de> for MailLinks {
+impl<'de> Deserialize<'de> for NamedFiles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MailLinksVisitor)
+        deserializer.deserialize_map(NamedFilesVisitor)
     }
 }
 
-impl JsonSchema for MailLinks {
+impl JsonSchema for NamedFiles {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "Links".into()
+        "NamedFiles".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {

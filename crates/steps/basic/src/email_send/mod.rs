@@ -11,12 +11,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use fields::{AttachedFiles, MailAddresses, MailLinks};
+pub use fields::{AttachedFiles, MailAddresses, NamedFiles};
 
 use afterload_core::error::{Result, Retryability};
 use afterload_core::units::HumanDuration;
-use afterload_mailer::{CustomHeader, Mailer, check_address, check_sender, check_text};
-use afterload_pipeline::{Templated, Validator};
+use afterload_mailer::{
+    CustomHeader, Mailer, TextFields, check_address, check_sender, check_text, find_content_ids, is_content_id,
+};
+use afterload_pipeline::{EncodedField, Templated, Validator, fill_html_template};
 use afterload_step_api::{Step, StepContext};
 
 /// Sends a mail, one copy per recipient. Promise: at least once and never silently lost; a copy that is known to have left is
@@ -58,12 +60,20 @@ pub struct EmailSend {
     /// The mail as plain text, instead of a template; needs a `subject`.
     #[serde(default)]
     pub body: Option<Templated<String>>,
+    /// The mail as HTML, beside `body` or instead of it; needs a `subject`. Values are escaped, unless they are marked by
+    /// `safe_html`. Without a `body`, the plain text is made from it. Its styles are written into its elements.
+    #[serde(default)]
+    pub html: Option<Templated<String>>,
+    /// Pictures that the HTML shows: the name of each with its file, such as `logo`, which `<img src="cid:logo">` shows. One
+    /// that is `none` is left out. They count as attachments.
+    #[serde(default)]
+    pub inline: NamedFiles,
     /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`) and `subject`.
     #[serde(default)]
     pub vars: Map<String, Value>,
     /// Files to link to, by label; one that is `none` is left out.
     #[serde(default)]
-    pub links: MailLinks,
+    pub links: NamedFiles,
     /// How long the links live, and their files at least as long; default `7d`.
     #[serde(default)]
     pub expires: Option<Templated<HumanDuration>>,
@@ -104,11 +114,28 @@ template: import_done
 vars: { rows: 10, inserted: 8, updated: 1, skipped: 0, rejected: 1 }
 links: { rejected rows: "${{ steps.import.errors_file }}" }
 "#;
+    const MORE_EXAMPLES: &'static [&'static str] = &[r#"
+to: "${{ params.email }}"
+subject: Your photo
+body: "Dear ${{ params.name }}, your photo is ready."
+html: |
+  <p>Dear ${{ params.name }},</p>
+  <p>your photo is ready:<br><img src="cid:photo" alt="Your photo"></p>
+inline: { photo: "${{ params.photo }}" }
+"#];
+    const ENCODED_FIELDS: &'static [EncodedField] = &[EncodedField::html(&["html"])];
     type Outputs = EmailSendOutputs;
     type Deps = Mailer;
 
     fn check(&self, check: &mut Validator<'_>) {
-        check_text(check, &[], (&self.template, self.body.is_some(), self.subject.is_some()));
+        let text = TextFields {
+            template: self.template.as_ref(),
+            has_body: self.body.is_some(),
+            has_html: self.html.is_some(),
+            has_subject: self.subject.is_some(),
+        };
+        check_text(check, &[], text);
+        self.check_pictures(check);
         self.check_addresses(check);
         self.check_headers(check);
         for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
@@ -126,7 +153,8 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
     }
 
     async fn run(mut self, ctx: StepContext, mailer: Mailer) -> Result<EmailSendOutputs> {
-        let attachments = attachments::read_attachments(std::mem::take(&mut self.attach), &ctx, &mailer).await?;
+        let (attached, inline) = (std::mem::take(&mut self.attach), std::mem::take(&mut self.inline));
+        let attachments = attachments::read_attachments(attached, inline, &ctx, &mailer).await?;
         let post = deliver::MailJob {
             mailer: &mailer,
             run: &ctx.run,
@@ -149,7 +177,46 @@ links: { rejected rows: "${{ steps.import.errors_file }}" }
     }
 }
 
+/// Stands for an expression in HTML that is not resolved yet. No name of a picture holds it.
+const UNKNOWN_VALUE: char = char::REPLACEMENT_CHARACTER;
+
 impl EmailSend {
+    /// Compares the inline files with the pictures that the HTML shows, as far as they are known. What a template shows is known
+    /// when it is rendered.
+    fn check_pictures(&self, check: &mut Validator<'_>) {
+        let names: BTreeSet<&str> = self.inline.0.iter().map(|(name, _)| name.as_str()).collect();
+        for name in names.iter().filter(|name| !is_content_id(name)) {
+            let hint = "use letters, digits, `.`, `_` and `-`, at most 60, such as `logo`";
+            check.report_invalid(&["inline", name], format!("`{name}` is not a name for a picture"), hint);
+        }
+        let html = match &self.html {
+            Some(Templated::Value(html) | Templated::Expression(html)) => html,
+            None if names.is_empty() || self.template.is_some() || !check.is_readable(&["html"]) => return,
+            None => {
+                let hint = "add `html` with `<img src=\"cid:NAME\">`, or use `attach`";
+                return check.report_invalid(
+                    &["inline"],
+                    "`inline` is for pictures in HTML, and the mail has none",
+                    hint,
+                );
+            }
+        };
+        let (html, is_open) = fill_html_template(html, &UNKNOWN_VALUE.to_string());
+        let (unknown, shown): (Vec<_>, Vec<_>) =
+            find_content_ids(&html).into_iter().partition(|name| name.contains(UNKNOWN_VALUE));
+        for name in shown.iter().filter(|name| !names.contains(name.as_str())) {
+            let hint = format!("add `inline: {{ {name}: … }}`");
+            check.report_invalid(&["html"], format!("the HTML shows `cid:{name}`, which is not in `inline`"), hint);
+        }
+        if is_open || !unknown.is_empty() {
+            return;
+        }
+        for name in names.iter().filter(|name| !shown.iter().any(|shown| shown == *name)) {
+            let hint = format!("write `<img src=\"cid:{name}\">` in `html`, or use `attach`");
+            check.report_invalid(&["inline", name], format!("no element of the HTML shows `cid:{name}`"), hint);
+        }
+    }
+
     fn check_headers(&self, check: &mut Validator<'_>) {
         let mut seen = BTreeSet::new();
         for (name, value) in &self.headers {
@@ -182,6 +249,8 @@ impl EmailSend {
     }
 }
 
+#[cfg(test)]
+mod html_tests;
 #[cfg(test)]
 mod test_links;
 #[cfg(test)]

@@ -113,9 +113,9 @@ impl<'a> Refusals<'a> {
     /// The error of an earlier attempt, if the server refused this recipient.
     pub(super) fn find_refusal(&self, recipient: &MailAddress) -> Option<Error> {
         let Refusal { code, message } = self.known.get(&recipient.mailbox_key())?;
-        let of_mail = code == codes::MAIL_REFUSED.name();
-        let code = if of_mail { codes::MAIL_REFUSED } else { codes::MAIL_RECIPIENT_REFUSED };
-        Some(Error::new(code, message.as_str()))
+        let others = [codes::MAIL_REFUSED, codes::MAIL_SMTPUTF8_UNSUPPORTED];
+        let known = others.into_iter().find(|known| known.name() == code);
+        Some(Error::new(known.unwrap_or(codes::MAIL_RECIPIENT_REFUSED), message.as_str()))
     }
 
     /// Stores a refusal. A mail that may have been sent is none.

@@ -13,7 +13,7 @@ use super::test_links::{Addresses, file, verifier_of_links};
 use super::*;
 use crate::codes;
 use afterload_core::clock::Clock;
-use afterload_mailer::{MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
+use afterload_mailer::{MailAttachment, MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
 use afterload_metrics::Metrics;
 use afterload_pipeline::ValidationContext;
 use afterload_spanned_yaml::Diagnostic;
@@ -21,7 +21,7 @@ use afterload_step_api::{EffectRecorder, EffectState, ProgressReporter, RunInfo}
 
 /// An effect log in memory. `lost` forgets the outcome of a started effect, as a crash does.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     known: Mutex<HashMap<String, EffectState>>,
     lost: bool,
 }
@@ -56,16 +56,20 @@ impl EffectRecorder for Memory {
     }
 }
 
-struct Desk {
+pub(super) struct Desk {
     folder: tempfile::TempDir,
     mailer: Mailer,
     stop: CancellationToken,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with_settings(MailConfig::default())
+    }
+
+    pub(super) fn with_settings(mail: MailConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mailer = Mailer::new(&options(folder.path()), Clock::system()).unwrap();
+        let mailer = Mailer::new(&MailerOptions { mail, ..options(folder.path()) }, Clock::system()).unwrap();
         Self { folder, mailer, stop: CancellationToken::new() }
     }
 
@@ -80,6 +84,15 @@ impl Desk {
     }
 
     async fn send(&self, with: Value, effects: &Memory) -> Result<EmailSendOutputs> {
+        self.send_files(with, Vec::new(), effects).await
+    }
+
+    pub(super) async fn send_files(
+        &self,
+        with: Value,
+        files: Vec<MailAttachment>,
+        effects: &Memory,
+    ) -> Result<EmailSendOutputs> {
         let run =
             RunInfo { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
         let (progress, reports) = ProgressReporter::new_channel();
@@ -95,13 +108,13 @@ impl Desk {
             progress: &progress,
             stop: &self.stop,
         };
-        let sent = post.send_mail(serde_json::from_value(with).unwrap(), Vec::new()).await?.into_outputs()?;
+        let sent = post.send_mail(serde_json::from_value(with).unwrap(), files).await?.into_outputs()?;
         let last = reports.borrow().clone();
         assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
         Ok(sent)
     }
 
-    fn mails(&self) -> Vec<String> {
+    pub(super) fn mails(&self) -> Vec<String> {
         let outbox = std::fs::read_dir(self.folder.path().join("outbox"));
         let files = outbox.into_iter().flatten().map(|entry| entry.unwrap().path());
         let mut mails = files.map(|path| std::fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
@@ -344,7 +357,7 @@ fn check(with: Value) -> Vec<Diagnostic> {
     check.finish()
 }
 
-fn messages(with: Value) -> Vec<String> {
+pub(super) fn messages(with: Value) -> Vec<String> {
     check(with).into_iter().map(|problem| problem.message).collect()
 }
 

@@ -15,7 +15,7 @@ use afterload_core::error::Result;
 use afterload_core::file::File;
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_egress::{EgressClient, RequestHeaders, SignatureScheme, check_request_target};
-use afterload_pipeline::{FieldPath, Templated, Validator};
+use afterload_pipeline::{EncodedField, Templated, Validator};
 use afterload_step_api::{Step, StepContext};
 
 /// Calls another service. Promise: at least once, with the same `Idempotency-Key` each time; a call that is known to have
@@ -91,7 +91,7 @@ expect: [201, 409]
 timeout: 10s
 "#;
     const MAKES_FILES: bool = true;
-    const URL_FIELDS: &'static [FieldPath] = &[&["url"]];
+    const ENCODED_FIELDS: &'static [EncodedField] = &[EncodedField::url(&["url"])];
     type Outputs = HttpRequestOutputs;
     type Deps = EgressClient;
 
