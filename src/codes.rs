@@ -5,6 +5,7 @@
 pub(crate) use afterload_core::codes::{CONFIG_INVALID, DEFINITION_INVALID, INTERNAL_ERROR, LISTEN_FAILED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_engine::codes::QUEUES_INVALID;
+pub(crate) use afterload_mailer::codes::MAIL_UNSUBSCRIBE_UNAVAILABLE;
 #[cfg(test)]
 pub(crate) use afterload_mailer::codes::{MAIL_TEMPLATE_INVALID, MAIL_TEMPLATE_NOT_FOUND};
 pub(crate) use afterload_server::codes::KEY_MISSING;

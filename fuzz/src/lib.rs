@@ -10,6 +10,7 @@ use afterload::config::{BucketConfig, Config};
 use afterload::registry::step_kinds;
 use afterload_core::error::Result;
 use afterload_image_resize::{Geometry, ImageLimits, inspect_image};
+use afterload_mailer::{parse_provider_report, parse_report_message};
 use afterload_media_type::PixelSize;
 use afterload_pipeline::expr::{self, ExprContext};
 use afterload_pipeline::{ValidationContext, compile_definition};
@@ -30,6 +31,19 @@ pub fn load_yaml(data: &[u8]) {
     let catalog = step_kinds().catalog();
     if let Err(problems) = compile_definition(None, text, &catalog, &ValidationContext::default()) {
         assert!(!problems.is_empty(), "a rejected file has a problem");
+    }
+}
+
+/// Reads a report of a bounce, as a message and as the webhook of a provider.
+pub fn read_bounce_report(data: &[u8]) {
+    for parsed in [parse_report_message(data), parse_provider_report(data)].into_iter().flatten() {
+        for report in parsed.reports {
+            let is_plain = |text: &str| !text.chars().any(char::is_control);
+            assert!(
+                report.address.contains('@') && is_plain(&report.address) && is_plain(&report.detail),
+                "{report:?}"
+            );
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod pipeline_reloader;
 mod pipeline_watcher;
 mod process;
 mod query_checks;
+mod suppression_list;
 
 use std::net::SocketAddr;
 
@@ -40,8 +41,10 @@ use query_checks::LoadedQueryChecks;
 pub struct RunningService {
     /// The engine.
     pub engine: Engine,
-    /// The URL of the API.
+    /// The public URL of the API.
     pub url: String,
+    /// The address that the API listens on.
+    pub listen: SocketAddr,
     /// The URL of the embedded S3 endpoint, if there is one.
     pub s3: Option<String>,
     /// The admin key, if this start created it. It is not stored and cannot be shown again.
@@ -104,7 +107,7 @@ impl RunningService {
             listen = %config.listen, url = config.base_url(), s3 = s3.as_deref(), queues, open_files, max_connections,
             "afterload is up"
         );
-        Ok(Self { engine, url: config.base_url(), s3, new_admin_key, pipelines, process })
+        Ok(Self { engine, url: config.base_url(), listen: config.listen, s3, new_admin_key, pipelines, process })
     }
 
     /// Waits until a task fails.
@@ -155,6 +158,7 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
         queues: Some(config.queues.keys().cloned().collect()),
         artifacts_bucket: Some(config.objects.artifacts.clone()),
         smtputf8: config.mail.smtputf8,
+        has_public_url: Some(config.public_url.is_some()),
         query_verifier: None,
     }
 }

@@ -10,6 +10,7 @@ use super::adapters::{DbAnswerCache, DbRateSlots, EgressGet, TargetRecords, cloc
 use super::ensure_secret_key;
 use super::object_stores::{self, EmbeddedStoreMode, OpenedStores};
 use super::open_files;
+use super::suppression_list::DbSuppressionList;
 use crate::codes;
 use crate::config::Config;
 use crate::registry::{Services, StepRegistry, step_kinds};
@@ -90,7 +91,10 @@ impl Process {
         let geo = GeoLocator::new(config.geo_options(), cache, &EgressGet::shared(&http), clock.clone());
         let services = Services {
             connections: connections.clone(),
-            mailer: mail.clone().with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone()))),
+            mailer: mail
+                .clone()
+                .with_shared(metrics.clone(), Arc::new(DbRateSlots(db.clone())))
+                .with_suppressions(Arc::new(DbSuppressionList::new(db.clone(), &config))),
             http: http.clone(),
             geo,
             images: ImagePool::new(&config.limits.image),

@@ -86,7 +86,17 @@ impl ApiClient {
     }
 
     pub(super) async fn publish_event(&self, name: &str, body: &Value) -> Result<Value> {
-        self.send(self.http.post(format!("{}/v1/events/{name}", self.url)).json(body)).await
+        self.post_json(&format!("/v1/events/{name}"), body).await
+    }
+
+    /// Sends a POST request with a JSON body.
+    pub(super) async fn post_json(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(self.http.post(format!("{}{path}", self.url)).json(body)).await
+    }
+
+    /// Sends a DELETE request.
+    pub(super) async fn delete(&self, path: &str) -> Result<Value> {
+        self.send(self.http.delete(format!("{}{path}", self.url))).await
     }
 
     /// Sends a POST request without a body.

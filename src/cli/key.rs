@@ -11,7 +11,7 @@ use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::keyring::TokenPurpose;
 use afterload_s3_server::{self as embedded, S3Credentials};
-use afterload_server::api::{S3_HOOK, create_api_key};
+use afterload_server::api::{MAIL_HOOK, S3_HOOK, create_api_key};
 use afterload_state::{ApiKeyRecord, Db};
 
 /// What to do with API keys.
@@ -22,7 +22,11 @@ pub enum KeyCommand {
     /// Print the settings of S3 clients for the embedded store, as shell exports.
     S3(S3KeyArgs),
     /// Print the URL for event notifications of S3 stores, with its token.
-    Hook,
+    Hook {
+        /// Print the URL for reports of mails that came back instead.
+        #[arg(long)]
+        mail: bool,
+    },
     /// Print the secret that signs outgoing webhooks, for their receivers.
     Webhook,
     /// List the keys. Their secrets are not stored.
@@ -51,8 +55,8 @@ pub struct NewKeyArgs {
     /// What it is for, such as `web`. Default: its first scope and the day, such as `runs-write-2026-03-01`.
     #[arg(long)]
     pub name: Option<String>,
-    /// What it may do: `admin`, `runs:read`, `runs:write`, `events:write`, or with a pipeline `runs:read:NAME`; may be
-    /// repeated.
+    /// What it may do: `admin`, `runs:read`, `runs:write`, `events:write`, `bounces:write`, `suppressions:write`, or with a
+    /// pipeline `runs:read:NAME`; may be repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     pub scopes: Vec<String>,
     /// A bucket whose files it may name in parameters; may be repeated.
@@ -85,7 +89,7 @@ pub async fn run(
             writeln!(out, "{text}")?;
             writeln!(notes, "this is the only time that the key `{}` is shown; it works on {database}", stored.id)?;
         }
-        KeyCommand::S3(_) | KeyCommand::Hook | KeyCommand::Webhook => {}
+        KeyCommand::S3(_) | KeyCommand::Hook { .. } | KeyCommand::Webhook => {}
         KeyCommand::List => print_keys(db, out).await?,
         KeyCommand::Revoke { id } => {
             if !db.api_keys().delete(&id).await? {
@@ -140,14 +144,18 @@ pub fn print_s3_exports(config: &Config, args: &S3KeyArgs, out: &mut impl Write,
     Ok(())
 }
 
-/// Prints the webhook URL for S3 event notifications, for senders that cannot send an API key.
+/// Prints the webhook URL for S3 event notifications, or for reports of bounces, for senders that cannot send an API key.
 ///
 /// # Errors
 /// `io_error`
-pub async fn print_webhook_url(config: &mut Config, out: &mut impl Write) -> Result<()> {
+pub async fn print_webhook_url(config: &mut Config, mail: bool, out: &mut impl Write) -> Result<()> {
     app::ensure_secret_key(config).await?;
-    let token = config.keyring().create_token(TokenPurpose::S3Notification, S3_HOOK);
-    writeln!(out, "{}/v1/hooks/s3?token={token}", config.base_url())?;
+    let (path, purpose, id) = match mail {
+        true => ("mail/bounces", TokenPurpose::MailBounces, MAIL_HOOK),
+        false => ("hooks/s3", TokenPurpose::S3Notification, S3_HOOK),
+    };
+    let token = config.keyring().create_token(purpose, id);
+    writeln!(out, "{}/v1/{path}?token={token}", config.base_url())?;
     Ok(())
 }
 

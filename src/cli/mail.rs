@@ -1,4 +1,4 @@
-//! `afterload mail`: previews mails.
+//! `afterload mail`: previews mails, and the addresses that receive none.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::suppressions::SuppressionsArgs;
 use crate::config::Config;
 use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
@@ -20,6 +21,8 @@ const PREVIEW_RUN_ID: &str = "01J00000000000000000000000";
 pub enum MailCommand {
     /// Render a template and write its HTML and text to files, to view them in a browser.
     Preview(PreviewArgs),
+    /// List, add and remove addresses that receive no mails.
+    Suppressions(SuppressionsArgs),
 }
 
 /// A mail to preview.

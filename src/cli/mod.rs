@@ -15,6 +15,7 @@ mod runs;
 pub mod schema;
 mod serve;
 mod stdout;
+mod suppressions;
 mod worker;
 
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ enum CliCommand {
     Check(check::CheckArgs),
     /// Print the JSON Schema of a pipeline file, for editors.
     Schema(schema::SchemaArgs),
-    /// Preview mails before they are sent.
+    /// Preview mails before they are sent; list, add and remove addresses that receive none.
     #[command(subcommand)]
     Mail(mail::MailCommand),
     /// Create, list and revoke API keys.
@@ -122,12 +123,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             mail::preview_mail(args, &load()?, &mut stdout::cli_stdout())?;
             Ok(ExitCode::SUCCESS)
         }
+        CliCommand::Mail(mail::MailCommand::Suppressions(args)) => suppressions::run(args, &load()?).await,
         CliCommand::Key(key::KeyCommand::S3(args)) => {
             key::print_s3_exports(&load()?, &args, &mut stdout::cli_stdout(), &mut std::io::stderr())?;
             Ok(ExitCode::SUCCESS)
         }
-        CliCommand::Key(key::KeyCommand::Hook) => {
-            key::print_webhook_url(&mut load()?, &mut stdout::cli_stdout()).await?;
+        CliCommand::Key(key::KeyCommand::Hook { mail }) => {
+            key::print_webhook_url(&mut load()?, mail, &mut stdout::cli_stdout()).await?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(key::KeyCommand::Webhook) => {

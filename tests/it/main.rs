@@ -23,6 +23,7 @@ mod mail_dkim;
 mod mail_html;
 mod mail_lines;
 mod mail_retry;
+mod mail_unsubscribe;
 mod main_job;
 mod notify;
 mod objects;

@@ -121,6 +121,21 @@ async fn responses_match_the_openapi_document() {
     let upload = json!({ "pipeline": "greet", "filename": "a.txt", "size": 3, "params": { "who": "ada@example.com" } });
     calls.post("/v1/uploads", "/v1/uploads", upload).await;
     calls.post("/v1/hooks/s3", "/v1/hooks/s3", json!({ "Records": [] })).await;
+    let suppressions = "/v1/mail/suppressions";
+    let gone = calls.post(suppressions, suppressions, json!({ "address": "gone@example.com", "list": "news" })).await;
+    for body in [json!({ "address": "gone@example.com", "list": "news" }), json!({ "address": "nobody" }), json!({})] {
+        calls.post(suppressions, suppressions, body).await;
+    }
+    calls.get(suppressions, "/v1/mail/suppressions?list=news").await;
+    calls.get(suppressions, "/v1/mail/suppressions?list=NEWS").await;
+    let path = format!("{suppressions}/{}", gone["id"].as_str().unwrap());
+    for _ in 0..2 {
+        calls.call("delete", "/v1/mail/suppressions/{id}", &path, None).await;
+    }
+    for body in [json!([{ "event": "bounce", "email": "gone@example.com" }]), json!({ "provider": "unknown" })] {
+        calls.post("/v1/mail/bounces", "/v1/mail/bounces", body).await;
+    }
+    calls.get("/u/{token}", "/u/none").await;
     calls.get("/v1/runs", "/v1/runs?limit=2").await;
     calls.get("/v1/runs", "/v1/runs?limits=2").await;
     calls.get("/v1/artifacts/{id}/links", "/v1/artifacts/none/links").await;

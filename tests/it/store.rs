@@ -4,6 +4,7 @@ use afterload_core::clock::Clock;
 use afterload_core::file_seals::FileSeals;
 use afterload_state::{
     ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
+    SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ both!(
     effect_log_keeps_finished_effects,
     runs_are_listed_newest_first,
     api_key_ids_are_unique,
+    suppressions_are_found_by_list_and_kept_once,
     dropped_transaction_is_rolled_back,
     concurrent_opens_succeed,
 );
@@ -251,4 +253,65 @@ async fn concurrent_opens_succeed(database: Database) {
     let (one, two) = tokio::join!(Db::open(&store.url, Clock::system()), Db::open(&store.url, Clock::system()));
     one.unwrap().definitions().replace_live(&[definition("p", "d1")], &[]).await.unwrap();
     assert_eq!(two.unwrap().definitions().list_live_digests().await.unwrap(), ["d1"]);
+}
+
+async fn suppressions_are_found_by_list_and_kept_once(database: Database) {
+    let Store { db, .. } = &store(database).await;
+    let suppressions = db.mail_suppressions();
+    let record = |id: u128, list: &str, address: &str, reason: SuppressionReason| SuppressionRecord {
+        id: ulid::Ulid::from(id).to_string(),
+        list: list.into(),
+        address: address.into(),
+        reason,
+        detail: None,
+        run_id: None,
+        created_at: 1,
+    };
+    let first = [
+        record(1, "news", "a@example.com", SuppressionReason::Unsubscribed),
+        record(2, "*", "b@example.com", SuppressionReason::Bounced),
+        record(3, "other", "c@example.com", SuppressionReason::Manual),
+    ];
+    assert_eq!(suppressions.insert(&first).await.unwrap(), 3);
+    let again = record(4, "news", "a@example.com", SuppressionReason::Manual);
+    assert_eq!(suppressions.insert(&[again]).await.unwrap(), 0);
+    let kept = suppressions.find("news", "a@example.com").await.unwrap().unwrap();
+    assert_eq!((kept.id, kept.reason), (first[0].id.clone(), SuppressionReason::Unsubscribed), "the first one stays");
+    let all = ["a", "b", "c", "d"].map(|user| format!("{user}@example.com"));
+    for (list, expected) in [(Some("news"), vec!["a", "b"]), (Some("other"), vec!["b", "c"]), (None, vec!["b"])] {
+        let mut found = suppressions.find_suppressed(list, &all).await.unwrap();
+        found.sort();
+        assert_eq!(found, expected.iter().map(|user| format!("{user}@example.com")).collect::<Vec<_>>(), "{list:?}");
+    }
+    assert!(suppressions.find_suppressed(None, &[]).await.unwrap().is_empty());
+    // More rows than a statement takes, in a transaction; each page ends where the next one begins.
+    let many: Vec<_> =
+        (10..1_211).map(|id| record(id, "many", &format!("{id}@example.com"), SuppressionReason::Manual)).collect();
+    assert_eq!(suppressions.insert(&many).await.unwrap(), 1_201);
+    let (mut pages, mut before_id) = (Vec::new(), None);
+    loop {
+        let filter =
+            SuppressionFilter { list: Some("many".into()), before_id, limit: 500, ..SuppressionFilter::default() };
+        let page = suppressions.list(&filter).await.unwrap();
+        before_id = page.last().map(|record| record.id.clone());
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page.into_iter().map(|record| record.id));
+    }
+    assert!(pages.len() == 1_201 && pages.is_sorted_by(|a, b| a > b));
+    assert_eq!(suppressions.delete(&first[1].id).await.unwrap().unwrap().address, "b@example.com");
+    assert!(suppressions.delete(&first[1].id).await.unwrap().is_none());
+
+    let link = |run: &str| UnsubscribeLinkRecord {
+        id: "L".into(),
+        list: "news".into(),
+        address: "a@example.com".into(),
+        run_id: run.into(),
+    };
+    for run in ["R1", "R2"] {
+        suppressions.upsert_links(&[link(run)]).await.unwrap();
+    }
+    assert_eq!(suppressions.find_link("L").await.unwrap().unwrap().run_id, "R2", "the last run that sent it");
+    assert!(suppressions.find_link("M").await.unwrap().is_none());
 }

@@ -25,6 +25,10 @@ pub enum TokenPurpose {
     DownloadLink,
     /// Sign outgoing webhooks.
     WebhookSigning,
+    /// Unsubscribe one address from one list.
+    Unsubscribe,
+    /// Report mails that came back.
+    MailBounces,
 }
 
 impl TokenPurpose {
@@ -36,6 +40,8 @@ impl TokenPurpose {
             Self::Upload => b"upload:",
             Self::DownloadLink => b"link:",
             Self::WebhookSigning => b"webhook:",
+            Self::Unsubscribe => b"unsubscribe:",
+            Self::MailBounces => b"bounces:",
         }
     }
 }
@@ -83,19 +89,36 @@ impl Keyring {
         self.0.iter().any(|key| token_mac(key, purpose, id).verify_slice(&token).is_ok())
     }
 
-    /// Creates the token of a link: the id of the stored link and a signature, 43 characters.
+    /// Creates the token of a download link: the id of the stored link and a signature, 43 characters.
     pub fn create_link_token(&self, id: Ulid) -> String {
-        let mac = token_mac(self.newest(), TokenPurpose::DownloadLink, &id.to_string()).finalize().into_bytes();
-        URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC_BYTES]].concat())
+        self.create_id_token(TokenPurpose::DownloadLink, id)
     }
 
     /// Returns the link id of a token; `None` if this service did not sign it.
     pub fn verify_link_token(&self, token: &str) -> Option<Ulid> {
+        self.verify_id_token(TokenPurpose::DownloadLink, token)
+    }
+
+    /// Creates the token of an unsubscribe link: the id of the stored link and a signature, 43 characters.
+    pub fn create_unsubscribe_token(&self, id: Ulid) -> String {
+        self.create_id_token(TokenPurpose::Unsubscribe, id)
+    }
+
+    /// Returns the unsubscribe link id of a token; `None` if this service did not sign it.
+    pub fn verify_unsubscribe_token(&self, token: &str) -> Option<Ulid> {
+        self.verify_id_token(TokenPurpose::Unsubscribe, token)
+    }
+
+    fn create_id_token(&self, purpose: TokenPurpose, id: Ulid) -> String {
+        let mac = token_mac(self.newest(), purpose, &id.to_string()).finalize().into_bytes();
+        URL_SAFE_NO_PAD.encode([&id.to_bytes()[..], &mac[..LINK_MAC_BYTES]].concat())
+    }
+
+    fn verify_id_token(&self, purpose: TokenPurpose, token: &str) -> Option<Ulid> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (id, mac) = bytes.split_first_chunk::<16>()?;
         let id = Ulid::from_bytes(*id);
-        let is_signed_with =
-            |key: &[u8]| token_mac(key, TokenPurpose::DownloadLink, &id.to_string()).verify_truncated_left(mac).is_ok();
+        let is_signed_with = |key: &[u8]| token_mac(key, purpose, &id.to_string()).verify_truncated_left(mac).is_ok();
         (mac.len() == LINK_MAC_BYTES && self.0.iter().any(|key| is_signed_with(key))).then_some(id)
     }
 
@@ -180,6 +203,21 @@ mod tests {
         assert_eq!(keyring("other").verify_link_token(&token), None);
         for wrong in ["", "x", &token[1..], &token[..42], &format!("{token}AAAA"), &token.replacen("Bw", "Bx", 1)] {
             assert_eq!(keys.verify_link_token(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unsubscribe_token_is_no_download_link_and_survives_rotation() {
+        let (old, id) = (keyring("old"), ulid::Ulid::from_bytes([7; 16]));
+        let token = old.create_unsubscribe_token(id);
+        assert_eq!((token.len(), old.verify_unsubscribe_token(&token)), (43, Some(id)));
+        assert_eq!(token, old.create_unsubscribe_token(id), "a mail that is sent again carries the same link");
+        assert_eq!(Keyring::new("new", ["old"]).verify_unsubscribe_token(&token), Some(id));
+        assert_eq!(keyring("new").verify_unsubscribe_token(&token), None);
+        assert_eq!(old.verify_link_token(&token), None);
+        assert_eq!(old.verify_unsubscribe_token(&old.create_link_token(id)), None);
+        for wrong in ["", "x", &token[1..], &token[..42], &format!("{token}AAAA"), &token.replacen("Bw", "Bx", 1)] {
+            assert_eq!(old.verify_unsubscribe_token(wrong), None, "{wrong}");
         }
     }
 

@@ -5,6 +5,14 @@
 pub(crate) use afterload_core::codes::STEP_STOPPED;
 use afterload_core::error::ErrorCode;
 
+pub const BOUNCE_INVALID: ErrorCode =
+    ErrorCode::permanent("bounce_invalid", "The report of a bounce cannot be read").with_status(422).with_hint(
+        "send the message whole as `message/rfc822`, or the JSON of the provider's webhook as `application/json`",
+    );
+pub const BOUNCE_UNKNOWN: ErrorCode =
+    ErrorCode::permanent("bounce_unknown", "The report of a bounce is of no known provider")
+        .with_status(422)
+        .with_hint("Amazon SES (also through SNS), Postmark, SendGrid and Mailgun are known");
 pub const MAIL_AUTH_FAILED: ErrorCode = ErrorCode::permanent("mail_auth_failed", "The mail server refused the login")
     .with_hint("check `mail.smtp.user` and `mail.smtp.password`");
 pub const MAIL_DEFERRED: ErrorCode = ErrorCode::transient("mail_deferred", "The mail server deferred the mail");
@@ -43,9 +51,14 @@ pub const MAIL_TLS_FAILED: ErrorCode =
 pub const MAIL_UNCERTAIN: ErrorCode =
     ErrorCode::permanent("mail_uncertain", "It is not known whether the mail was sent")
         .with_hint("look for it at the recipient; `on_uncertain: resend` would send it again");
+pub const MAIL_UNSUBSCRIBE_UNAVAILABLE: ErrorCode =
+    ErrorCode::permanent("mail_unsubscribe_unavailable", "The mail cannot carry a link to unsubscribe")
+        .with_hint("set `public_url` in the configuration of every process that sends mails");
 
 /// All codes of this crate.
 pub const CODES: &[ErrorCode] = &[
+    BOUNCE_INVALID,
+    BOUNCE_UNKNOWN,
     MAIL_AUTH_FAILED,
     MAIL_DEFERRED,
     MAIL_DKIM_INVALID,
@@ -64,4 +77,5 @@ pub const CODES: &[ErrorCode] = &[
     MAIL_TEMPLATE_NOT_FOUND,
     MAIL_TLS_FAILED,
     MAIL_UNCERTAIN,
+    MAIL_UNSUBSCRIBE_UNAVAILABLE,
 ];

@@ -4,6 +4,7 @@
 //! transport is one more file beside them and one more variant of `MailTransport`.
 
 mod address;
+mod bounces;
 pub mod codes;
 mod config;
 mod content;
@@ -19,6 +20,7 @@ mod outbox;
 mod pictures;
 mod plain_text;
 mod smtp;
+mod suppressions;
 mod template_source;
 mod templates;
 
@@ -32,6 +34,9 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 pub use address::MailAddress;
+pub use bounces::{
+    BounceKind, BounceReport, ParsedBounces, SnsConfirmation, parse_provider_report, parse_report_message,
+};
 pub use config::{DkimConfig, MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use content::MailContent;
 pub use custom_header::CustomHeader;
@@ -39,6 +44,7 @@ pub use fields::{TextFields, check_address, check_sender, check_text, is_deferra
 pub use message::{MessageId, OutgoingMail};
 pub use mime_parts::MailAttachment;
 pub use pictures::{find_content_ids, is_content_id};
+pub use suppressions::{SuppressionList, is_list_name, unsubscribe_link_id};
 
 use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
@@ -58,6 +64,8 @@ pub struct Mailer {
     metrics: Metrics,
     /// The rate slots that all processes share; `None`: mail is not rate limited.
     slots: Option<Arc<dyn RateSlots>>,
+    /// The suppressed addresses; `None`: every address receives mails.
+    suppressions: Option<Arc<dyn SuppressionList>>,
 }
 
 /// The options of the mailer. The binary creates them from the configuration file.
@@ -130,12 +138,50 @@ impl Mailer {
             max_attachments_size: attachments,
             retry_delays: config.retry_delays.iter().map(|delay| delay.0).collect(),
         });
-        Ok(Self { inner, clock, metrics: Metrics::default(), slots: None })
+        Ok(Self { inner, clock, metrics: Metrics::default(), slots: None, suppressions: None })
     }
 
     /// Counts mails in `metrics` and shares the rate limits with all processes that use `slots`.
     pub fn with_shared(self, metrics: Metrics, slots: Arc<dyn RateSlots>) -> Self {
         Self { metrics, slots: Some(slots), ..self }
+    }
+
+    /// Asks `suppressions` who receives no mails, and for the links by which recipients unsubscribe.
+    pub fn with_suppressions(self, suppressions: Arc<dyn SuppressionList>) -> Self {
+        Self { suppressions: Some(suppressions), ..self }
+    }
+
+    /// Returns the mailbox keys of those recipients that receive no mails of `list`; without a list, of those that
+    /// receive none at all.
+    ///
+    /// # Errors
+    /// The suppressions cannot be read.
+    pub async fn find_suppressed(&self, list: Option<&str>, recipients: &[MailAddress]) -> Result<BTreeSet<String>> {
+        let Some(suppressions) = &self.suppressions else { return Ok(BTreeSet::new()) };
+        let addresses: Vec<String> = recipients.iter().map(MailAddress::mailbox_key).collect();
+        suppressions.find_suppressed(list, &addresses).await
+    }
+
+    /// Creates the links by which the recipients unsubscribe from `list`, by mailbox key.
+    ///
+    /// # Errors
+    /// `mail_unsubscribe_unavailable`
+    pub async fn create_unsubscribe_urls(
+        &self,
+        list: &str,
+        run: &str,
+        recipients: &[MailAddress],
+    ) -> Result<BTreeMap<String, String>> {
+        let Some(suppressions) = &self.suppressions else {
+            return Err(Error::new(codes::MAIL_UNSUBSCRIBE_UNAVAILABLE, "nobody records who unsubscribes"));
+        };
+        let addresses: Vec<String> = recipients.iter().map(MailAddress::mailbox_key).collect();
+        suppressions.create_unsubscribe_urls(list, run, &addresses).await
+    }
+
+    /// Counts a mail that was not sent because its recipient is suppressed.
+    pub fn count_suppressed(&self) {
+        self.metrics.count_mail("suppressed");
     }
 
     /// The sender for steps that name none.

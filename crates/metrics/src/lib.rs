@@ -41,6 +41,7 @@ struct MetricFamilies {
     requests: CounterFamily<3>,
     request_durations: HistogramFamily<1>,
     mails: CounterFamily<1>,
+    mail_bounces: CounterFamily<1>,
     queue_jobs: Family<MetricLabels<2>, Gauge>,
     resident_memory: Gauge,
     open_files: Gauge,
@@ -69,6 +70,7 @@ impl Default for Metrics {
             requests: Family::default(),
             request_durations: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
             mails: Family::default(),
+            mail_bounces: Family::default(),
             queue_jobs: Family::default(),
             resident_memory: Gauge::default(),
             open_files: Gauge::default(),
@@ -90,7 +92,12 @@ impl MetricFamilies {
         ours.register("http_requests", "Requests, by the template of their route", self.requests.clone());
         let help = "How long requests took to the head of their answer";
         ours.register_with_unit("http_request_duration", help, Unit::Seconds, self.request_durations.clone());
-        ours.register("mails", "Mails that were handed over, or not, one for each recipient", self.mails.clone());
+        ours.register(
+            "mails",
+            "Mails that were handed over, or not, or skipped, one for each recipient",
+            self.mails.clone(),
+        );
+        ours.register("mail_bounces", "Mails that came back, and complaints, as reported", self.mail_bounces.clone());
         ours.register("queue_jobs", "Jobs in the database, of all processes", self.queue_jobs.clone());
         if process::resident_memory_bytes().is_some() {
             let ours = registry.sub_registry_with_prefix("process");
@@ -132,6 +139,11 @@ impl Metrics {
     /// Counts a mail by its outcome.
     pub fn count_mail(&self, outcome: &str) {
         self.0.mails.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// Counts a reported bounce or complaint.
+    pub fn count_bounce(&self, kind: &str) {
+        self.0.mail_bounces.get_or_create(&[("kind", kind.to_owned())]).inc();
     }
 
     /// Encodes all metrics as OpenMetrics text. `queues` is the current state of the database.

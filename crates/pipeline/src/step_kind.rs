@@ -141,6 +141,8 @@ pub struct ValidationContext {
     pub artifacts_bucket: Option<String>,
     /// True if the mailbox of an address may have letters outside ASCII, which only servers with SMTPUTF8 take.
     pub smtputf8: bool,
+    /// Whether the service knows the URL by which the outside reaches it.
+    pub has_public_url: Option<bool>,
     /// Asks databases about SQL. Without one, only the text is checked.
     pub query_verifier: Option<QueryVerifier>,
 }

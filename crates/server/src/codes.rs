@@ -12,6 +12,7 @@ pub(crate) use afterload_engine::codes::{
     CONCURRENCY_KEY_INVALID, DEFINITION_MISMATCH, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, QUEUE_UNKNOWN, RUN_ENDED,
     RUN_FILES_EXPIRED, RUN_NEVER_BEGAN, RUN_NOT_ENDED, RUN_SUCCEEDED,
 };
+pub(crate) use afterload_mailer::codes::{BOUNCE_INVALID, BOUNCE_UNKNOWN};
 pub(crate) use afterload_object_store::codes::{
     BUCKET_NOT_CONFIGURED, OBJECT_ACCESS_DENIED, OBJECT_CHANGED, OBJECT_NOT_FOUND,
 };
@@ -100,6 +101,12 @@ pub const SHUTTING_DOWN: ErrorCode = ErrorCode::stopped("shutting_down", "The se
 pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "There is no such step")
     .with_status(404)
     .with_hint("`GET /v1/runs/ID` lists its steps");
+pub const SUPPRESSION_INVALID: ErrorCode =
+    ErrorCode::permanent("suppression_invalid", "The address cannot be suppressed in this way").with_status(422);
+pub const SUPPRESSION_NOT_FOUND: ErrorCode =
+    ErrorCode::permanent("suppression_not_found", "There is no such suppressed address")
+        .with_status(404)
+        .with_hint("`GET /v1/mail/suppressions` lists them");
 pub const TOKEN_INVALID: ErrorCode = ErrorCode::permanent("token_invalid", "The token is not valid").with_status(401);
 pub const TOO_MANY_CONNECTIONS: ErrorCode =
     ErrorCode::transient("too_many_connections", "Too many connections handle requests");
@@ -183,6 +190,8 @@ pub const CODES: &[ErrorCode] = &[
     SECRET_KEY_MISSING,
     SHUTTING_DOWN,
     STEP_NOT_FOUND,
+    SUPPRESSION_INVALID,
+    SUPPRESSION_NOT_FOUND,
     TOKEN_INVALID,
     TOO_MANY_CONNECTIONS,
     TOO_MANY_RUN_WATCHERS,

@@ -20,6 +20,7 @@ mod events;
 mod geo_cache;
 mod group_commit;
 mod items;
+mod mail_suppressions;
 mod migrate;
 mod notifications;
 mod pauses;
@@ -53,6 +54,9 @@ pub use events::{EventRecord, EventStore};
 pub use geo_cache::GeoCacheStore;
 pub use group_commit::TxOutcome;
 pub use items::{EndedItem, ItemStore, NewItem};
+pub use mail_suppressions::{
+    MailSuppressionStore, SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
+};
 pub use notifications::{NotificationRecord, NotificationStatus, NotificationStore};
 pub use pauses::{PauseStore, PauseTarget};
 pub use polls::{PollClaim, PollStore};

@@ -13,6 +13,7 @@ use super::effect_log::EffectLogStore;
 use super::events::EventStore;
 use super::geo_cache::GeoCacheStore;
 use super::items::ItemStore;
+use super::mail_suppressions::MailSuppressionStore;
 use super::notifications::NotificationStore;
 use super::pauses::PauseStore;
 use super::polls::PollStore;
@@ -80,6 +81,11 @@ impl Db {
     /// The items of steps with `for_each`.
     pub fn items(&self) -> ItemStore<&Self> {
         ItemStore(self)
+    }
+
+    /// The suppressed addresses and the unsubscribe links.
+    pub fn mail_suppressions(&self) -> MailSuppressionStore<'_> {
+        MailSuppressionStore(self)
     }
 
     /// The notifications of the end of runs.

@@ -36,6 +36,18 @@ proptest! {
     }
 
     #[test]
+    fn bounce_reports_hold(
+        part in "(message/delivery-status|message/feedback-report|message/rfc822|[a-z/;=\" ]{0,20})",
+        fields in "((Action|Status|Final-Recipient|Feedback-Type|Original-Rcpt-To): ?(failed|5\\.1\\.1|rfc822;|abuse)?|[a@. \t\0\r\n-]){0,40}",
+        json in "[\\[{]?(\"(event|email|Type|RecordType|notificationType|bounce)\":?|\"a@b\\.c\"|[,:\\[\\]{}0-9]){0,20}"
+    ) {
+        let message = format!("Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: {part}\n\n{fields}\n--b--");
+        targets::read_bounce_report(message.as_bytes());
+        targets::read_bounce_report(fields.as_bytes());
+        targets::read_bounce_report(json.as_bytes());
+    }
+
+    #[test]
     fn definitions_hold(text in "(name|steps|params|triggers|if|uses|id|with|[a-z]|[0-9]|[:{}\\[\\],&*!|>'\"#\n -]){0,60}") {
         targets::load_yaml(text.as_bytes());
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use afterload_server::api::create_api_key;
+use afterload_state::UnsubscribeLinkRecord;
 use reqwest::Method;
 use serde_json::{Value, json};
+use ulid::Ulid;
 
 use crate::support::{Database, TestApp, both};
 
@@ -30,7 +32,7 @@ const OTHER: &str = "name: other\nsteps: [{ id: one, uses: test.step }]\n";
 /// What only those may see who read the run: its params, files and errors, links, and tokens.
 const SECRETS: [&str; 4] = ["canary-", "/d/", "token=", "watch_url"];
 
-const SCOPES: [&str; 11] = [
+const SCOPES: [&str; 14] = [
     "admin",
     "runs:read",
     "runs:read:own",
@@ -42,11 +44,15 @@ const SCOPES: [&str; 11] = [
     "events:write:own.event",
     "events:write:other.event",
     "metrics:read",
+    "bounces:write",
+    "suppressions:read",
+    "suppressions:write",
 ];
 const READERS: &[&str] = &["admin", "runs:read", "runs:read:own"];
 const WRITERS: &[&str] = &["admin", "runs:write", "runs:write:own"];
 /// Those that may read or start it.
 const OWN_KEYS: &[&str] = &["admin", "runs:read", "runs:read:own", "runs:write", "runs:write:own"];
+const SUPPRESSORS: &[&str] = &["admin", "suppressions:write"];
 const ADMIN: &[&str] = &["admin"];
 const NOBODY: &[&str] = &[];
 
@@ -134,6 +140,9 @@ impl Fixture {
         let revoke = format!("/v1/links/{}/revoke", link["id"].as_str().unwrap());
         let (_, token) = link["url"].as_str().unwrap().rsplit_once("/d/").unwrap();
         let start = json!({ "params": { "note": "canary-note" } });
+        let (unsubscribe, suppression) = self.mail_paths().await;
+        let bounce = Some(json!([{ "event": "bounce", "email": "canary-bounced@example.com" }]));
+        let suppress = Some(json!({ "address": "added@example.com" }));
         let any = [OWN_KEYS, &["runs:read:other", "runs:write:other"]].concat();
         let readers = [READERS, &["runs:read:other"]].concat();
         let publishers = ["admin", "events:write", "events:write:own.event"];
@@ -169,12 +178,41 @@ impl Fixture {
             route("POST", "/v1/uploads/{id}/complete", complete, empty(), WRITERS, ADMIN),
             route("POST", "/v1/hooks/s3", "/v1/hooks/s3", Some(json!({ "Records": [] })), &publishers[..2], NOBODY),
             route("POST", "/v1/events/{name}", "/v1/events/own.event", event, &publishers, NOBODY),
+            route("GET", "/u/{token}", &unsubscribe, None, &SCOPES, NOBODY),
+            route("POST", "/u/{token}", &unsubscribe, empty(), &SCOPES, NOBODY),
+            route("POST", "/v1/mail/bounces", "/v1/mail/bounces", bounce, &["admin", "bounces:write"], NOBODY),
+            route(
+                "GET",
+                "/v1/mail/suppressions",
+                "/v1/mail/suppressions",
+                None,
+                &["admin", "suppressions:read"],
+                &["admin", "suppressions:read"],
+            ),
+            route("POST", "/v1/mail/suppressions", "/v1/mail/suppressions", suppress, SUPPRESSORS, NOBODY),
+            route("DELETE", "/v1/mail/suppressions/{id}", suppression, None, SUPPRESSORS, SUPPRESSORS),
             route("GET", "/healthz", "/healthz", None, &SCOPES, NOBODY),
             route("GET", "/readyz", "/readyz", None, &SCOPES, NOBODY),
             // From outside, as the header says.
             route("GET", "/metrics", "/metrics", None, &["admin", "metrics:read"], NOBODY),
             route("GET", "/openapi.json", "/openapi.json", None, &SCOPES, &SCOPES),
         ]
+    }
+
+    /// The path of a link to unsubscribe, and that of a suppressed address to remove.
+    async fn mail_paths(&self) -> (String, String) {
+        let engine = &self.app.app.engine;
+        let id = Ulid::from_bytes([7; 16]);
+        let link = UnsubscribeLinkRecord {
+            id: id.to_string(),
+            list: "news".into(),
+            address: "canary-reader@example.com".into(),
+            run_id: "01RUN".into(),
+        };
+        engine.db().mail_suppressions().upsert_links(&[link]).await.unwrap();
+        let (_, known) = self.app.post("/v1/mail/suppressions", json!({ "address": "canary-gone@example.com" })).await;
+        let removal = format!("/v1/mail/suppressions/{}", known["id"].as_str().unwrap());
+        (format!("/u/{}", engine.config().keyring.create_unsubscribe_token(id)), removal)
     }
 
     async fn key(&self, scope: &str) -> String {

@@ -70,6 +70,10 @@ async fn each_recipient_gets_one_mail_and_mention_wins(database: Database) {
     // Another run sends new messages.
     app.run_to_end("p", json!({ "text": "@bob" })).await;
     assert_eq!(app.mails().len(), 4 + 3);
+    // An address that receives no mails at all is skipped, mentioned or not.
+    app.post("/v1/mail/suppressions", json!({ "address": "bob@example.com" })).await;
+    let run = app.run_to_end("p", json!({ "text": "@bob" })).await;
+    assert_eq!((counts(&run), app.mails().len()), ([1, 5, 2, 2, 2], 7 + 2), "{run}");
     if database == Database::Sqlite {
         // The key column holds bytes, which cannot be compared with text: the second page would equal the first.
         let yaml = yaml("subject: a, body: b", "chunk: 2").replace("'SELECT id,", "'SELECT CAST(id AS blob) AS id,");

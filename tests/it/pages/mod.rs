@@ -1,6 +1,7 @@
 //! The example page in a real browser: an upload, its progress, and its run, across a restart of the service.
 
 mod mails;
+mod unsubscribe;
 
 use std::ffi::OsStr;
 use std::fmt::Write;

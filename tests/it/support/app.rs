@@ -28,7 +28,7 @@ pub struct Builder {
 
 /// A running application. [`TestApp::finish`] stops it and checks that no job is left.
 pub struct TestApp {
-    /// The URL of the API.
+    /// The URL of the API, whatever its public URL is.
     pub url: String,
     /// A client without an API key.
     pub client: reqwest::Client,

@@ -111,7 +111,7 @@ async fn notification_needs_a_key_or_the_token(database: Database) {
     let mut config = app.config.clone();
     config.listen = app.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut out = Vec::new();
-    afterload::cli::key::print_webhook_url(&mut config, &mut out).await.unwrap();
+    afterload::cli::key::print_webhook_url(&mut config, false, &mut out).await.unwrap();
     let address = String::from_utf8(out).unwrap().trim().to_owned();
     let plain = format!("{}/v1/hooks/s3", app.url);
     let key = |scope: &str| {

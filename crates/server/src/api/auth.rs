@@ -105,6 +105,21 @@ impl Caller {
         self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::MetricsRead))
     }
 
+    /// True if the key may report mails that came back.
+    pub fn can_report_bounces(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::BouncesWrite))
+    }
+
+    /// True if the key may read which addresses receive no mails.
+    pub fn can_read_suppressions(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::SuppressionsRead))
+    }
+
+    /// True if the key may change which addresses receive no mails.
+    pub fn can_write_suppressions(&self) -> bool {
+        self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::SuppressionsWrite))
+    }
+
     /// True if the key may start runs of some pipeline.
     pub fn can_write_any(&self) -> bool {
         self.scopes.iter().any(|scope| matches!(scope, ApiKeyScope::Admin | ApiKeyScope::RunsWrite(_)))

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{ACCEPT, CONTENT_RANGE, RETRY_AFTER};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use ulid::Ulid;
 use super::artifacts::serve_file;
 use super::auth::Caller;
 use super::extract::PathId;
+use super::plain_page::{TEXT_PAGE_POLICY, plain_page};
 use super::problem::{Problem, WrongCredential};
 use super::scopes::{ApiKeyScope, missing_scope};
 use super::{ApiState, file_params};
@@ -20,6 +21,9 @@ use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_engine::download_link_url;
 use afterload_state::DownloadLinkRecord;
+
+/// The title of the page while the service cannot serve a file.
+pub(super) const UNAVAILABLE_TITLE: &str = "The file cannot be fetched at the moment";
 
 /// A download link, for keys that may read its run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -115,13 +119,17 @@ pub(super) async fn open_link(
         }
         Ok::<_, Problem>(response)
     };
-    let problem = match answer.await {
-        Ok(response) => return response,
-        Err(problem) => problem,
+    answer.await.unwrap_or_else(|problem| error_response(&problem, &headers, UNAVAILABLE_TITLE))
+}
+
+/// The response to a link that does not work: a page for browsers and a problem for programs. `unavailable` is the title of
+/// the page while the service itself is the reason.
+pub(super) fn error_response(problem: &Problem, headers: &HeaderMap, unavailable: &'static str) -> Response {
+    let mut response = match accepts_html(headers) {
+        true => error_page(problem, unavailable),
+        false => problem.clone().into_response(),
     };
-    let is_unknown = problem.source_error().code() == codes::LINK_NOT_FOUND;
-    let mut response = if accepts_html(&headers) { error_page(&problem) } else { problem.into_response() };
-    if is_unknown {
+    if problem.source_error().code() == codes::LINK_NOT_FOUND {
         response.extensions_mut().insert(WrongCredential);
     }
     response
@@ -162,7 +170,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// The error page for people. It contains no text from the request.
-pub(super) fn error_page(problem: &Problem) -> Response {
+pub(super) fn error_page(problem: &Problem, unavailable: &'static str) -> Response {
     let error = problem.source_error();
     let (code, status) = problem.code_and_status();
     let text = match error.code() {
@@ -177,22 +185,12 @@ pub(super) fn error_page(problem: &Problem) -> Response {
     };
     let (status, title) = match status.is_server_error() {
         true => {
-            tracing::error!(error.code = error.code().name(), "a download could not be served: {}", error.message());
-            (StatusCode::SERVICE_UNAVAILABLE, "The file cannot be fetched at the moment")
+            tracing::error!(error.code = error.code().name(), "a link could not be served: {}", error.message());
+            (StatusCode::SERVICE_UNAVAILABLE, unavailable)
         }
         false => (status, code.summary()),
     };
-    let body = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta name=\"robots\" content=\"noindex\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
-    );
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'"),
-        (HeaderName::from_static("referrer-policy"), "no-referrer"),
-    ];
-    let mut page = (status, headers.map(|(name, value)| (name, HeaderValue::from_static(value))), body).into_response();
+    let mut page = plain_page(status, title, &format!("<p>{text}</p>"), TEXT_PAGE_POLICY);
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         page.headers_mut().insert(RETRY_AFTER, problem.retry_after_secs().into());
     }

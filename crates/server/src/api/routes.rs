@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::mail_routes::mail_routes;
 use super::openapi::{ApiRoutes, Operation};
 use super::visible_run::{RunReceipt, VisibleRun};
 use super::{
@@ -27,7 +28,7 @@ const GET: Method = Method::GET;
 const POST: Method = Method::POST;
 
 pub(super) fn all_routes() -> ApiRoutes {
-    let parts: [fn(ApiRoutes) -> ApiRoutes; 9] = [
+    let parts: [fn(ApiRoutes) -> ApiRoutes; 10] = [
         pipeline_routes,
         queue_routes,
         run_routes,
@@ -35,6 +36,7 @@ pub(super) fn all_routes() -> ApiRoutes {
         item_routes,
         artifact_routes,
         link_routes,
+        mail_routes,
         event_routes,
         service_routes,
     ];

@@ -19,6 +19,12 @@ pub enum ApiKeyScope {
     EventsWrite(Option<String>),
     /// Read metrics.
     MetricsRead,
+    /// Report mails that came back.
+    BouncesWrite,
+    /// Read which addresses receive no mails.
+    SuppressionsRead,
+    /// Add and remove addresses that receive no mails.
+    SuppressionsWrite,
 }
 
 impl FromStr for ApiKeyScope {
@@ -38,8 +44,11 @@ impl FromStr for ApiKeyScope {
             "runs:write" if name_fits => Ok(Self::RunsWrite(name)),
             "events:write" if name_fits => Ok(Self::EventsWrite(name)),
             "metrics:read" if name.is_none() => Ok(Self::MetricsRead),
+            "bounces:write" if name.is_none() => Ok(Self::BouncesWrite),
+            "suppressions:read" if name.is_none() => Ok(Self::SuppressionsRead),
+            "suppressions:write" if name.is_none() => Ok(Self::SuppressionsWrite),
             _ => Err(Error::new(codes::SCOPE_INVALID, format!("`{text}` is not a scope"))
-                .with_hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME` and `metrics:read`")),
+                .with_hint("scopes are `admin`, `runs:read`, `runs:read:PIPELINE`, `runs:write`, `runs:write:PIPELINE`, `events:write`, `events:write:NAME`, `metrics:read`, `bounces:write`, `suppressions:read` and `suppressions:write`")),
         }
     }
 }
@@ -52,6 +61,9 @@ impl fmt::Display for ApiKeyScope {
             Self::RunsWrite(name) => ("runs:write", name),
             Self::EventsWrite(name) => ("events:write", name),
             Self::MetricsRead => ("metrics:read", &None),
+            Self::BouncesWrite => ("bounces:write", &None),
+            Self::SuppressionsRead => ("suppressions:read", &None),
+            Self::SuppressionsWrite => ("suppressions:write", &None),
         };
         f.write_str(kind)?;
         name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
@@ -80,6 +92,9 @@ mod tests {
             "events:write",
             "events:write:user.signed_in",
             "metrics:read",
+            "bounces:write",
+            "suppressions:read",
+            "suppressions:write",
         ] {
             assert_eq!(text.parse::<ApiKeyScope>().unwrap().to_string(), text);
         }
@@ -93,6 +108,8 @@ mod tests {
             "Admin",
             "runs:read:a:b",
             "metrics:read:a",
+            "bounces:read",
+            "suppressions:write:a",
         ] {
             assert_eq!(text.parse::<ApiKeyScope>().unwrap_err().code(), codes::SCOPE_INVALID, "`{text}`");
         }

@@ -22,7 +22,8 @@ pub(super) async fn limit_attempts(State(app): State<ApiState>, request: Request
     let Some(wait) = app.attempts().record_wrong(client, Instant::now()) else { return rejection };
     let problem = Problem::from(too_many_attempts(wait));
     let is_page = rejection.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
-    let mut response = if is_page { links::error_page(&problem) } else { problem.into_response() };
+    let mut response =
+        if is_page { links::error_page(&problem, links::UNAVAILABLE_TITLE) } else { problem.into_response() };
     // Pages of other origins may read this answer where they may read the rejection.
     for name in [ACCESS_CONTROL_ALLOW_ORIGIN, VARY] {
         if let Some(value) = rejection.headers().get(&name) {

@@ -292,6 +292,32 @@ CREATE TABLE geo_cache (
 );
 CREATE INDEX geo_cache_by_expiry ON geo_cache (expires_at);
 
+-- Addresses that receive no mails of a list. Rows stay until somebody removes them.
+CREATE TABLE mail_suppressions (
+    id TEXT NOT NULL PRIMARY KEY,
+    -- `*` covers every mail.
+    list TEXT NOT NULL,
+    address TEXT NOT NULL,
+    -- `unsubscribed`, `bounced`, `complained` or `manual`
+    reason TEXT NOT NULL,
+    detail TEXT,
+    -- The run whose mail carried the link.
+    run_id TEXT,
+    created_at BIGINT NOT NULL,
+    UNIQUE (address, list)
+);
+CREATE INDEX mail_suppressions_by_list ON mail_suppressions (list, id);
+
+-- Links by which recipients unsubscribe, one for each list and address. They never expire, so rows outlive their runs.
+CREATE TABLE unsubscribe_links (
+    id TEXT NOT NULL PRIMARY KEY,
+    list TEXT NOT NULL,
+    address TEXT NOT NULL,
+    -- The run that sent the last mail with the link.
+    run_id TEXT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+
 CREATE TABLE api_keys (
     id TEXT NOT NULL PRIMARY KEY,
     hash TEXT NOT NULL UNIQUE,

@@ -8,6 +8,7 @@ pub(crate) use afterload_core::codes::STEP_STOPPED;
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_mailer::codes::{
     MAIL_RECIPIENT_REFUSED, MAIL_REFUSED, MAIL_SERVER_UNAVAILABLE, MAIL_SMTPUTF8_UNSUPPORTED, MAIL_UNCERTAIN,
+    MAIL_UNSUBSCRIBE_UNAVAILABLE,
 };
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 pub(crate) use afterload_target_db::codes::{BATCH_CURSOR_INVALID, COLUMN_NOT_FOUND};

@@ -1,5 +1,7 @@
 //! Sends a mail to each recipient, from a template that reads the recipient's columns.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +92,20 @@ impl EmailChannel {
 }
 
 impl per_recipient::DeliveryChannel for EmailChannel {
+    async fn find_suppressed(&self, people: &BTreeMap<String, Recipient>) -> Result<BTreeSet<String>> {
+        // Those without a valid address fail one by one.
+        let addressed: Vec<(&String, MailAddress)> =
+            people.iter().filter_map(|(key, person)| Some((key, self.recipient_address(person).ok()?))).collect();
+        let addresses: Vec<MailAddress> = addressed.iter().map(|(_, address)| address.clone()).collect();
+        let suppressed = self.mailer.find_suppressed(None, &addresses).await?;
+        let mut keys = BTreeSet::new();
+        for (key, _) in addressed.iter().filter(|(_, address)| suppressed.contains(&address.mailbox_key())) {
+            self.mailer.count_suppressed();
+            keys.insert((*key).clone());
+        }
+        Ok(keys)
+    }
+
     async fn deliver_to(&self, person: &Recipient, reason: &'static str) -> Result<(), DeliveryError> {
         let to = self.recipient_address(person).map_err(|error| match error.code() {
             codes::COLUMN_NOT_FOUND => DeliveryError::Channel(error),

@@ -78,7 +78,7 @@ pub struct NotifyFanoutOutputs {
     /// Deliveries that were made.
     delivered: u64,
     /// People who had theirs already: who is named and follows, and whose row was there before. Of rows also who has left since
-    /// the query found them.
+    /// the query found them; of mails also whose address is suppressed.
     skipped: u64,
     /// People who cannot be told, such as those whose address does not exist.
     failed: u64,

@@ -28,6 +28,15 @@ pub trait DeliveryChannel: Sync {
         person: &Recipient,
         reason: &'static str,
     ) -> impl Future<Output = Result<(), DeliveryError>> + Send;
+
+    /// Returns the keys of those people that must get no message, in one question for all of them.
+    fn find_suppressed(
+        &self,
+        people: &BTreeMap<String, Recipient>,
+    ) -> impl Future<Output = Result<BTreeSet<String>>> + Send {
+        let _ = people;
+        std::future::ready(Ok(BTreeSet::new()))
+    }
 }
 
 /// The reason why a delivery failed.
@@ -170,8 +179,10 @@ impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
         for known in ctx.delivery_log.filter_finished(people.keys().cloned().collect()).await? {
             people.remove(&known);
         }
-        let halt = ctx.stop.child_token();
         let channel = self.channel;
+        let suppressed = channel.find_suppressed(&people).await?;
+        people.retain(|key, _| !suppressed.contains(key));
+        let halt = ctx.stop.child_token();
         let one = async |(key, person): (String, Recipient)| {
             if halt.is_cancelled() {
                 return Ok(None);

@@ -6,5 +6,6 @@ mod bodies;
 mod connections;
 mod creation;
 mod downloads;
+mod mails;
 mod stage;
 mod watchers;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::tally::{MailTally, Refusals};
+use super::unsubscribe::{PersonalMails, UnsubscribeRule};
 use super::{EmailSend, MailAddresses, NamedFiles, OnUncertain};
 use crate::codes;
 use afterload_core::error::{Error, Result};
@@ -61,6 +62,15 @@ impl MailJob<'_> {
             .transpose()?
             .map_or(Ok(DEFAULT_LINK_LIFETIME), check_link_lifetime)?;
         let links = self.create_links(step.links, lives).await?;
+        let rule = UnsubscribeRule::from_field(step.unsubscribe, &self.run.pipeline)?;
+        let render = |unsubscribe_url: Option<&str>| -> Result<MailContent> {
+            let Some(template) = &step.template else {
+                return build_content(step.subject.clone(), step.body.clone(), step.html.clone(), &links);
+            };
+            let mut vars = step.vars.clone();
+            vars.insert("unsubscribe_url".into(), json!(unsubscribe_url));
+            self.render_template(template, step.subject.clone(), vars, links.clone())
+        };
         let mail = OutgoingMail {
             from: match step.from {
                 Some(from) => self.mailer.parse_sender(&from.into_value()?)?,
@@ -69,10 +79,7 @@ impl MailJob<'_> {
             reply_to: step.reply_to.map(|text| self.mailer.parse_recipient(&text.into_value()?)).transpose()?,
             to,
             cc,
-            content: match step.template {
-                Some(template) => self.render_template(&template, step.subject, step.vars, links)?,
-                None => build_content(step.subject, step.body, step.html, &links)?,
-            },
+            content: render(None)?,
             headers: parse_headers(step.headers)?,
             attachments,
             run: self.run.id.clone(),
@@ -82,7 +89,21 @@ impl MailJob<'_> {
             let message = format!("the mail has {} recipients; expected 1 to {MAX_RECIPIENTS}", recipients.len());
             return Err(Error::new(codes::MAIL_RECIPIENT_COUNT, message));
         }
-        self.send_copies(&mail, &recipients, step.on_uncertain).await
+        let list = rule.as_ref().map(|rule| rule.list.as_str());
+        let suppressed = self.mailer.find_suppressed(list, &recipients).await?;
+        let Some(rule) = &rule else {
+            return self.send_copies(&mail, &recipients, step.on_uncertain, &suppressed, None).await;
+        };
+        let has_template = step.template.is_some();
+        let render_own = |url: &str| -> Result<MailContent> {
+            let content = render(Some(url))?;
+            Ok(if has_template { content } else { rule.add_footer(content, url) })
+        };
+        let open: Vec<MailAddress> =
+            recipients.iter().filter(|recipient| !suppressed.contains(&recipient.mailbox_key())).cloned().collect();
+        let urls = self.mailer.create_unsubscribe_urls(&rule.list, &self.run.id, &open).await?;
+        let personal = PersonalMails { urls, render: &render_own };
+        self.send_copies(&mail, &recipients, step.on_uncertain, &suppressed, Some(&personal)).await
     }
 
     /// Sends the copies that are still missing. A recipient must not keep the mail from the others.
@@ -91,6 +112,8 @@ impl MailJob<'_> {
         mail: &OutgoingMail,
         recipients: &[MailAddress],
         on_uncertain: OnUncertain,
+        suppressed: &BTreeSet<String>,
+        personal: Option<&PersonalMails<'_>>,
     ) -> Result<MailTally> {
         let mut refusals = Refusals::load(self.effects, self.first_attempt).await?;
         let (mut tally, mut unavailable) = (MailTally::default(), None);
@@ -103,8 +126,14 @@ impl MailJob<'_> {
                 tally.add_failed(recipient, error);
                 continue;
             }
+            if suppressed.contains(&recipient.mailbox_key()) {
+                self.skip_copy(recipient, id, &mut tally).await?;
+                self.report_progress(&tally, recipients.len());
+                continue;
+            }
+            let own = personal.map(|personal| personal.write_for(recipient, mail)).transpose()?;
             let sent = match &unavailable {
-                None => self.send_copy(mail, recipient, &id, on_uncertain).await,
+                None => self.send_copy(own.as_ref().unwrap_or(mail), recipient, &id, on_uncertain).await,
                 Some(error) => self.defer_copy(recipient, error).await,
             };
             match sent {
@@ -127,13 +156,29 @@ impl MailJob<'_> {
     }
 
     fn report_progress(&self, tally: &MailTally, recipients: usize) {
+        let suppressed = tally.suppressed_count();
+        let counts = [("suppressed".to_owned(), suppressed)].into_iter().filter(|(_, count)| *count > 0);
         self.progress.report_committed(ProgressUpdate {
-            done: tally.accepted_count(),
+            done: tally.accepted_count() + suppressed,
             total: Some(recipients as u64),
             unit: "mails".into(),
             message: tally.first_deferral().map(|error| error.message().to_owned()),
-            counts: ProgressCounts::new(),
+            counts: counts.collect::<ProgressCounts>(),
         });
+    }
+
+    /// Sends nothing, because the recipient is suppressed. An earlier attempt may have sent this copy before that.
+    async fn skip_copy(&self, recipient: &MailAddress, id: MessageId, tally: &mut MailTally) -> Result<()> {
+        match self.effects.effect_state(&effect_key(recipient)).await? {
+            EffectState::Done(_) => tally.add_accepted(recipient, id),
+            EffectState::New | EffectState::Uncertain => {
+                tally.add_suppressed(recipient);
+                if self.first_attempt {
+                    self.mailer.count_suppressed();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Asks the server nothing, because it cannot be reached. An earlier attempt may have sent this copy.

@@ -4,6 +4,7 @@ mod attachments;
 mod deliver;
 mod fields;
 mod tally;
+mod unsubscribe;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use fields::{AttachedFiles, MailAddresses, NamedFiles};
+pub use unsubscribe::{Unsubscribe, UnsubscribeSettings};
 
 use afterload_core::error::{Result, Retryability};
 use afterload_core::units::HumanDuration;
@@ -27,6 +29,9 @@ use afterload_step_api::{Step, StepContext};
 /// A mail that the server defers is tried again for about a day (`mail.retry_delays`), and the step is suspended
 /// meanwhile; `defaults.retry` does not apply to it, the step's own `retry` does. A recipient that the server refuses is
 /// not asked again. The error names the recipients that are `accepted`, `deferred`, `refused` and `uncertain`.
+///
+/// An address that is suppressed gets no mail and is counted as `suppressed`: with `unsubscribe` one that unsubscribed from the
+/// list, and always one whose mails come back or that complained. A step that sends to nobody else succeeds.
 ///
 /// Its progress counts `mails`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,7 +73,8 @@ pub struct EmailSend {
     /// that is `none` is left out. They count as attachments.
     #[serde(default)]
     pub inline: NamedFiles,
-    /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`) and `subject`.
+    /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`), `subject` and
+    /// `unsubscribe_url`.
     #[serde(default)]
     pub vars: Map<String, Value>,
     /// Files to link to, by label; one that is `none` is left out.
@@ -84,6 +90,11 @@ pub struct EmailSend {
     /// `limits.mail.attachments` (10 MiB); what is larger is better linked to.
     #[serde(default)]
     pub attach: Templated<AttachedFiles>,
+    /// `true`, or `{ list: NAME }`: each recipient gets a separate mail with a link that takes the address off the list, by one
+    /// click in the mail program (`List-Unsubscribe`) or on a page. A template names it `unsubscribe_url`; a `body` ends with
+    /// it. Needs `public_url`.
+    #[serde(default)]
+    pub unsubscribe: Unsubscribe,
 }
 
 /// What a retry does when nobody knows whether the mail left.
@@ -104,6 +115,8 @@ pub struct EmailSendOutputs {
     pub message_ids: Vec<String>,
     /// How many copies have been sent.
     pub sent: u64,
+    /// How many recipients got none because their address is suppressed.
+    pub suppressed: u64,
 }
 
 impl Step for EmailSend {
@@ -138,7 +151,10 @@ inline: { photo: "${{ params.photo }}" }
         self.check_pictures(check);
         self.check_addresses(check);
         self.check_headers(check);
-        for name in ["links", "run", "subject"].into_iter().filter(|name| self.vars.contains_key(*name)) {
+        self.check_unsubscribe(check);
+        for name in
+            ["links", "run", "subject", "unsubscribe_url"].into_iter().filter(|name| self.vars.contains_key(*name))
+        {
             check.report_invalid(
                 &["vars", name],
                 format!("`{name}` is a name of its own in templates"),
@@ -253,5 +269,7 @@ impl EmailSend {
 mod html_tests;
 #[cfg(test)]
 mod test_links;
+#[cfg(test)]
+mod test_suppressions;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ pub(super) struct MailTally {
     accepted: Vec<(MailAddress, MessageId)>,
     deferred: Vec<(MailAddress, Error)>,
     failed: Vec<(MailAddress, Error)>,
+    suppressed: Vec<MailAddress>,
 }
 
 impl MailTally {
@@ -35,6 +36,14 @@ impl MailTally {
         self.failed.push((recipient.clone(), error));
     }
 
+    pub(super) fn add_suppressed(&mut self, recipient: &MailAddress) {
+        self.suppressed.push(recipient.clone());
+    }
+
+    pub(super) fn suppressed_count(&self) -> u64 {
+        self.suppressed.len() as u64
+    }
+
     pub(super) fn accepted_count(&self) -> u64 {
         self.accepted.len() as u64
     }
@@ -44,16 +53,17 @@ impl MailTally {
         self.deferred.first().map(|(_, error)| error)
     }
 
-    /// The outputs if every recipient has the mail. Otherwise the error names each recipient; a deferral comes first,
+    /// The outputs if every recipient has the mail or is suppressed. Otherwise the error names each recipient; a deferral comes first,
     /// because only it can be retried.
     pub(super) fn into_outputs(self) -> Result<EmailSendOutputs> {
         let details = self.to_details();
         let missing = self.deferred.len() + self.failed.len();
+        let (sent, suppressed) = (self.accepted_count(), self.suppressed_count());
         let count = self.accepted.len() + missing;
         match self.deferred.into_iter().chain(self.failed).next() {
             None => {
                 let message_ids = self.accepted.iter().map(|(_, id)| id.to_string()).collect();
-                Ok(EmailSendOutputs { message_ids, sent: count as u64 })
+                Ok(EmailSendOutputs { message_ids, sent, suppressed })
             }
             Some((_, first)) if count == 1 => Err(first.with_details(details)),
             Some((_, first)) => {
@@ -74,7 +84,14 @@ impl MailTally {
         };
         let accepted = self.accepted.iter().map(|(recipient, _)| recipient.to_string()).collect::<Vec<_>>();
         let deferred = self.deferred.iter().map(to_json).collect::<Vec<_>>();
-        json!({ "accepted": accepted, "deferred": deferred, "refused": failed(false), "uncertain": failed(true) })
+        let suppressed = self.suppressed.iter().map(ToString::to_string).collect::<Vec<_>>();
+        json!({
+            "accepted": accepted,
+            "deferred": deferred,
+            "refused": failed(false),
+            "uncertain": failed(true),
+            "suppressed": suppressed,
+        })
     }
 }
 

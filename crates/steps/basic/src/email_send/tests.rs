@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::MailJob;
 use super::test_links::{Addresses, file, verifier_of_links};
+use super::test_suppressions::Suppressed;
 use super::*;
 use crate::codes;
 use afterload_core::clock::Clock;
@@ -110,8 +111,15 @@ impl Desk {
         };
         let sent = post.send_mail(serde_json::from_value(with).unwrap(), files).await?.into_outputs()?;
         let last = reports.borrow().clone();
-        assert_eq!((last.done, last.total, last.unit.as_str()), (sent.sent, Some(sent.sent), "mails"));
+        let all = sent.sent + sent.suppressed;
+        assert_eq!((last.done, last.total, last.unit.as_str()), (all, Some(all), "mails"));
+        assert_eq!(last.counts.get("suppressed").copied().unwrap_or_default(), sent.suppressed);
         Ok(sent)
+    }
+
+    /// Suppresses these addresses, each on a list.
+    fn suppress(&mut self, entries: &'static [(&'static str, &'static str)]) {
+        self.mailer = self.mailer.clone().with_suppressions(Arc::new(Suppressed(entries)));
     }
 
     pub(super) fn mails(&self) -> Vec<String> {
@@ -348,11 +356,94 @@ async fn recipients_are_limited_and_validated() {
     assert!(desk.mails().is_empty());
 }
 
+#[tokio::test]
+async fn each_recipient_can_unsubscribe_from_the_list() {
+    let mut desk = Desk::new();
+    let mut with = plain();
+    with["to"] = json!(["A <a@example.com>", "B@example.com"]);
+    with["cc"] = json!("c@example.com");
+    with["unsubscribe"] = json!({ "list": "news", "footer": "No more" });
+    let error = desk.send(with.clone(), &Memory::default()).await.unwrap_err();
+    assert_eq!(error.code(), codes::MAIL_UNSUBSCRIBE_UNAVAILABLE);
+    desk.suppress(&[("news", "b@example.com"), ("other", "a@example.com")]);
+    let sent = desk.send(with.clone(), &Memory::default()).await.unwrap();
+    assert_eq!((sent.sent, sent.suppressed, sent.message_ids.len()), (2, 1, 2));
+    let mails = desk.mails();
+    assert_eq!(mails.len(), 2);
+    for (address, to) in [("a@example.com", "A <a@example.com>"), ("c@example.com", "c@example.com")] {
+        let mail = mails.iter().find(|mail| mail.contains(&format!("X-Envelope-To: {address}\r\n"))).unwrap();
+        let parsed = mailparse::parse_mail(mail.as_bytes()).unwrap();
+        let header = |name: &str| parsed.headers.get_first_value(name);
+        assert_eq!((header("To").as_deref(), header("Cc")), (Some(to), None), "it names nobody else");
+        let url = format!("http://x/u/news/{address}");
+        assert_eq!(header("List-Unsubscribe"), Some(format!("<{url}>")));
+        assert_eq!(header("List-Unsubscribe-Post").as_deref(), Some("List-Unsubscribe=One-Click"));
+        assert_eq!(parsed.get_body().unwrap().trim_end().lines().last(), Some(format!("No more: {url}").as_str()));
+    }
+    // Without a name, the list is that of the pipeline. A template says where the link stands.
+    let counts = json!({ "rows": 1, "inserted": 1, "updated": 0, "skipped": 0, "rejected": 0 });
+    let with = json!({ "to": "t@example.com", "template": "import_done", "vars": counts, "unsubscribe": true });
+    desk.send(with, &Memory::default()).await.unwrap();
+    let mail = desk.mails().into_iter().find(|mail| mail.contains("To: t@example.com")).unwrap();
+    let url = "http://x/u/contacts-import/t@example.com";
+    let parsed = mailparse::parse_mail(mail.as_bytes()).unwrap();
+    let [text, html] = [0, 1].map(|part: usize| parsed.subparts[part].get_body().unwrap());
+    assert!(text.contains(&format!("\nUnsubscribe: {url}")), "{text}");
+    assert!(html.contains("Unsubscribe</a>") && html.contains("/u/contacts-import/"), "{html}");
+}
+
+#[tokio::test]
+async fn mails_without_a_list_skip_only_addresses_that_receive_none() {
+    let (mut desk, effects) = (Desk::new(), Memory::default());
+    desk.suppress(&[("contacts-import", "a@example.com"), ("*", "b@example.com")]);
+    let mut with = plain();
+    with["to"] = json!(["a@example.com", "b@example.com"]);
+    let sent = desk.send(with.clone(), &effects).await.unwrap();
+    assert_eq!((sent.sent, sent.suppressed, desk.mails().len()), (1, 1, 1));
+    assert!(desk.mails()[0].contains("X-Envelope-To: a@example.com") && !desk.mails()[0].contains("List-Unsubscribe"));
+    // A copy that an earlier attempt sent counts as sent.
+    desk.suppress(&[("*", "a@example.com"), ("*", "b@example.com")]);
+    let again = desk.send(with.clone(), &effects).await.unwrap();
+    assert_eq!((again.sent, again.suppressed, again.message_ids), (1, 1, sent.message_ids));
+    let none = desk.send(with, &Memory::default()).await.unwrap();
+    assert_eq!((none.sent, none.suppressed, none.message_ids.len()), (0, 2, 0), "the step succeeds");
+}
+
+#[test]
+fn unsubscribe_needs_a_public_url_and_a_plain_name() {
+    let faults = |unsubscribe: Value, has_public_url: Option<bool>| {
+        let around = ValidationContext { has_public_url, ..ValidationContext::default() };
+        let mut with = plain();
+        with["unsubscribe"] = unsubscribe;
+        with["headers"] = json!({ "list-unsubscribe": "<https://example.com/u>" });
+        check_in(with, &around).len()
+    };
+    for (unsubscribe, has_public_url, expected) in [
+        (json!(false), Some(false), 0),
+        (json!(true), None, 1),
+        (json!(true), Some(true), 1),
+        (json!(true), Some(false), 2),
+        (json!({ "list": "${{ params.list }}" }), Some(true), 1),
+        (json!({ "list": "*" }), Some(false), 3),
+    ] {
+        assert_eq!(faults(unsubscribe.clone(), has_public_url), expected, "{unsubscribe}");
+    }
+    for unsubscribe in [json!("news"), json!(1), json!({ "lists": "a" }), json!(["a"])] {
+        let mut with = plain();
+        with["unsubscribe"] = unsubscribe.clone();
+        assert!(serde_json::from_value::<EmailSend>(with).is_err(), "{unsubscribe}");
+    }
+}
+
 fn check(with: Value) -> Vec<Diagnostic> {
     let around =
         ValidationContext { templates: Some(["import_done".to_owned()].into()), ..ValidationContext::default() };
+    check_in(with, &around)
+}
+
+fn check_in(with: Value, around: &ValidationContext) -> Vec<Diagnostic> {
     let node = afterload_spanned_yaml::parse("").unwrap();
-    let mut check = Validator::new(&node, &around);
+    let mut check = Validator::new(&node, around);
     serde_json::from_value::<EmailSend>(with).unwrap().check(&mut check);
     check.finish()
 }

@@ -1,0 +1,60 @@
+//! Amazon SES: notifications and published events, plain or in messages of SNS.
+
+use serde_json::Value;
+
+use super::report::{BounceKind, ParsedBounces, SnsConfirmation, invalid_report, required_text, text_at};
+use crate::codes;
+use afterload_core::error::{Error, Result};
+
+/// Reads a message of SNS. Who sent it is known by the key or the token of the webhook.
+pub(super) fn read_sns_message(message: &Value, parsed: &mut ParsedBounces) -> Result<()> {
+    match required_text(message, "/Type")? {
+        "Notification" => {
+            let content = required_text(message, "/Message")?;
+            let event: Value = serde_json::from_str(content).map_err(invalid_report)?;
+            match event.get("notificationType").or(event.get("eventType")).is_some() {
+                true => read_event(&event, parsed),
+                false => Err(Error::new(codes::BOUNCE_UNKNOWN, "the message of SNS is no notification of Amazon SES")),
+            }
+        }
+        "SubscriptionConfirmation" => {
+            let [topic, url] = [required_text(message, "/TopicArn")?, required_text(message, "/SubscribeURL")?];
+            parsed.confirmation = Some(SnsConfirmation { topic: topic.to_owned(), url: url.to_owned() });
+            Ok(())
+        }
+        _ => {
+            parsed.ignored += 1;
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn read_event(event: &Value, parsed: &mut ParsedBounces) -> Result<()> {
+    let kind = text_at(event, "/notificationType").or_else(|| text_at(event, "/eventType"));
+    match kind {
+        Some("Bounce") => {
+            let kind = match required_text(event, "/bounce/bounceType")? {
+                "Permanent" => BounceKind::Permanent,
+                _ => BounceKind::Transient,
+            };
+            read_recipients(event, "/bounce/bouncedRecipients", kind, parsed)
+        }
+        Some("Complaint") if text_at(event, "/complaint/complaintFeedbackType") != Some("not-spam") => {
+            read_recipients(event, "/complaint/complainedRecipients", BounceKind::Complaint, parsed)
+        }
+        Some(_) => {
+            parsed.ignored += 1;
+            Ok(())
+        }
+        None => Err(invalid_report("its type is no text")),
+    }
+}
+
+fn read_recipients(event: &Value, pointer: &str, kind: BounceKind, parsed: &mut ParsedBounces) -> Result<()> {
+    let recipients = event.pointer(pointer).and_then(Value::as_array);
+    for recipient in recipients.ok_or_else(|| invalid_report(format!("it has no list at `{pointer}`")))? {
+        let detail = text_at(recipient, "/diagnosticCode").or_else(|| text_at(recipient, "/status"));
+        parsed.add_report(required_text(recipient, "/emailAddress")?, kind, detail.unwrap_or_default());
+    }
+    Ok(())
+}
