@@ -165,6 +165,27 @@ mod tests {
         }
     }
 
+    /// Editors strike through deprecated fields.
+    #[test]
+    fn fields_that_are_not_supported_yet_are_deprecated() {
+        fn check_fields(schema: &serde_json::Value, found: &mut usize) {
+            match schema {
+                serde_json::Value::Object(fields) => {
+                    let text = fields.get("description").and_then(serde_json::Value::as_str).unwrap_or_default();
+                    let is_deprecated = fields.get("deprecated") == Some(&true.into());
+                    assert_eq!(text.ends_with("Not supported yet."), is_deprecated, "{text}");
+                    *found += usize::from(is_deprecated);
+                    fields.values().for_each(|field| check_fields(field, found));
+                }
+                serde_json::Value::Array(items) => items.iter().for_each(|item| check_fields(item, found)),
+                _ => {}
+            }
+        }
+        let mut found = 0;
+        check_fields(&afterload_pipeline::pipeline_schema(&step_kinds().catalog()), &mut found);
+        assert_eq!(found, 5);
+    }
+
     #[test]
     fn a_broken_template_is_a_problem_of_its_pipelines() {
         let faults = found::<EmailSend>("to: a@example.com\ntemplate: broken\n");

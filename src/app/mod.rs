@@ -77,8 +77,8 @@ impl RunningService {
         let OpenedProcess { mut process, config, mail, connections, embedded, s3 } =
             Process::open(config, EmbeddedStoreMode::Serve { open_files }, &work.steps).await?;
         let engine = process.engine.clone();
-        let (query_checks, verifier) = LoadedQueryChecks::new(connections);
-        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail, verifier).await?;
+        let query_checks = LoadedQueryChecks::new(connections);
+        let reload = PipelineReloader::open(engine.db(), &config, kinds, &mail, query_checks.clone()).await?;
         let (live, pipelines) = (reload.shared_registry(), reload.current_folder());
         let triggers = Triggers::new(engine.clone(), embedded);
         triggers.prepare_buckets().await?;
@@ -159,6 +159,7 @@ pub fn validation_context(config: &Config, mail: &Mailer) -> ValidationContext {
         artifacts_bucket: Some(config.objects.artifacts.clone()),
         smtputf8: config.mail.smtputf8,
         has_public_url: Some(config.public_url.is_some()),
+        public_url: Some(config.base_url()),
         query_verifier: None,
     }
 }

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::pipeline_watcher::PipelineWatcher;
+use super::query_checks::LoadedQueryChecks;
 use crate::codes;
 use crate::config::{Config, WatchMode};
 use afterload_core::error::{Error, Result};
 use afterload_engine::registry::{PipelineList, PipelineRegistry, PipelineSummary, RefusedFile};
 use afterload_mailer::Mailer;
-use afterload_pipeline::folder::{PipelineFolder, RefusedDefinition};
-use afterload_pipeline::{self as pipeline, Pipeline, QueryVerifier, StepCatalog, ValidationContext};
+use afterload_pipeline::folder::{LiveFlow, PipelineFolder, RefusedDefinition};
+use afterload_pipeline::{self as pipeline, Pipeline, StepCatalog, ValidationContext};
 use afterload_state::{Db, DefinitionRecord};
 
 /// How often the database is read for definitions that other processes published.
@@ -30,14 +31,18 @@ pub(super) struct PipelineReloader {
     kinds: Arc<StepCatalog>,
     registry: PipelineRegistry,
     watch: WatchMode,
-    /// Whether the mailbox of an address may have letters outside ASCII.
-    smtputf8: bool,
     /// Taken by [`Self::run`].
     watcher: Option<PipelineWatcher>,
-    /// The compiled folder at the last change.
+    /// The folder as it was compiled at the last change.
+    compiled: PipelineFolder,
+    /// The same, without the pipelines that would close a loop of triggers with what is live.
     folder: PipelineFolder,
+    /// True if other definitions are live than when the loops were looked for.
+    live_changed: bool,
     /// The names of the folder with the digest that this process published; `None` if only rejected files had the name.
     published: BTreeMap<String, Option<String>>,
+    /// What is known of this service when a live definition is compiled again.
+    ctx: ValidationContext,
     /// The live pipelines, by name.
     summaries: BTreeMap<String, PipelineSummary>,
     /// The digests of live definitions that this version cannot compile, by name. Each is logged once.
@@ -56,29 +61,41 @@ impl PipelineReloader {
         config: &Config,
         kinds: StepCatalog,
         mail: &Mailer,
-        verifier: QueryVerifier,
+        query_checks: LoadedQueryChecks,
     ) -> Result<Self> {
         let kinds = Arc::new(kinds);
-        let mut view = PipelineWatcher::open(config, kinds.clone(), mail, verifier)?;
-        let folder = view.compile_folder();
-        if config.pipelines.is_dir() {
-            let definitions: Vec<_> = folder.pipelines.iter().map(to_definition_record).collect();
-            db.definitions().replace_live(&definitions, &view.file_names()).await?;
-        }
+        let view = PipelineWatcher::open(config, kinds.clone(), mail, query_checks)?;
+        let (view, folder) = run_watcher(view, PipelineWatcher::compile_folder).await?;
+        let file_names = config.pipelines.is_dir().then(|| view.file_names());
         let mut reload = Self {
             db: db.clone(),
             registry: PipelineRegistry::default(),
             watch: config.watch,
-            smtputf8: config.mail.smtputf8,
-            published: published_digests(&folder, &BTreeMap::new()),
+            published: BTreeMap::new(),
+            compiled: PipelineFolder::default(),
             folder: PipelineFolder::default(),
+            live_changed: false,
+            ctx: ValidationContext {
+                smtputf8: config.mail.smtputf8,
+                public_url: Some(config.base_url()),
+                ..ValidationContext::default()
+            },
             summaries: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             refreshed: Instant::now(),
             kinds,
             watcher: Some(view),
         };
+        reload.summaries = reload.load_live().await?;
+        if let Some(names) = &file_names {
+            reload.summaries.retain(|name, _| names.contains(name));
+        }
         reload.set_folder(folder);
+        if let Some(names) = &file_names {
+            let definitions: Vec<_> = reload.folder.pipelines.iter().map(to_definition_record).collect();
+            db.definitions().replace_live(&definitions, names).await?;
+        }
+        reload.published = published_digests(&reload.folder, &BTreeMap::new());
         reload.refresh_registry(false).await?;
         Ok(reload)
     }
@@ -106,7 +123,7 @@ impl PipelineReloader {
                     WatchMode::Auto | WatchMode::Poll => {
                         view.wait_for_change().await;
                         let looked;
-                        (view, looked) = poll_watcher(view).await?;
+                        (view, looked) = run_watcher(view, PipelineWatcher::poll_changes).await?;
                         match looked {
                             Ok(folder) => self.sync_pipelines(folder).await,
                             Err(error) => Err(error),
@@ -132,6 +149,10 @@ impl PipelineReloader {
         let has_changed = folder.is_some();
         if let Some(folder) = folder {
             self.set_folder(folder);
+        } else if self.live_changed {
+            // What another process has published may close a loop with a file here, or open one.
+            let compiled = std::mem::take(&mut self.compiled);
+            self.set_folder(compiled);
         }
         // This also retries changes that could not be published before.
         let published = self.publish_changes().await?;
@@ -142,8 +163,11 @@ impl PipelineReloader {
         Ok(())
     }
 
-    /// Logs each newly rejected file and replaces the folder.
-    fn set_folder(&mut self, folder: PipelineFolder) {
+    /// Replaces the folder, and logs each newly rejected file.
+    fn set_folder(&mut self, compiled: PipelineFolder) {
+        let folder = compiled.clone().refuse_loops(&self.live_flows(&compiled));
+        self.compiled = compiled;
+        self.live_changed = false;
         let same = |a: &RefusedDefinition, b: &RefusedDefinition| {
             a.file == b.file && a.text == b.text && a.summary_line() == b.summary_line()
         };
@@ -154,6 +178,19 @@ impl PipelineReloader {
             }
         }
         self.folder = folder;
+    }
+
+    /// What is live, without the names whose last file is gone.
+    fn live_flows(&self, compiled: &PipelineFolder) -> BTreeMap<String, LiveFlow> {
+        let in_folder = |name: &str| {
+            compiled.pipelines.iter().any(|(pipeline, _)| pipeline.plan.name == name)
+                || compiled.refused.iter().any(|refused| refused.name == name)
+        };
+        let stays = |name: &str| in_folder(name) || !self.published.contains_key(name);
+        let flow = |(name, known): (&String, &PipelineSummary)| {
+            (name.clone(), LiveFlow { digest: known.digest.clone(), flow: known.trigger_flow.clone() })
+        };
+        self.summaries.iter().filter(|(name, _)| stays(name)).map(flow).collect()
     }
 
     /// Publishes changes. Returns true if there were any.
@@ -172,8 +209,8 @@ impl PipelineReloader {
         Ok(true)
     }
 
-    /// Loads the live pipelines from the database, and logs changes if `log_changes` is set.
-    async fn refresh_registry(&mut self, log_changes: bool) -> Result<()> {
+    /// Loads the live pipelines from the database. Those that are known are not compiled again.
+    async fn load_live(&mut self) -> Result<BTreeMap<String, PipelineSummary>> {
         let mut shown = BTreeMap::new();
         for (name, digest) in self.db.definitions().list_live_names().await? {
             let known = self.summaries.get(&name).filter(|known| known.digest == digest).cloned();
@@ -184,6 +221,16 @@ impl PipelineReloader {
             };
             shown.extend(found.map(|pipeline| (name, pipeline)));
         }
+        Ok(shown)
+    }
+
+    /// Shows what is live in the database, and logs changes if `log_changes` is set.
+    async fn refresh_registry(&mut self, log_changes: bool) -> Result<()> {
+        let shown = self.load_live().await?;
+        let digests = |all: &BTreeMap<String, PipelineSummary>| -> Vec<(String, String)> {
+            all.iter().map(|(name, pipeline)| (name.clone(), pipeline.digest.clone())).collect()
+        };
+        self.live_changed |= digests(&shown) != digests(&self.summaries);
         for (name, pipeline) in shown.iter().filter(|_| log_changes) {
             if self.summaries.get(name).is_none_or(|known| known.digest != pipeline.digest) {
                 info!(pipeline.name = name, pipeline.digest = pipeline.digest, "pipeline is live");
@@ -206,8 +253,7 @@ impl PipelineReloader {
             return Ok(Some(PipelineSummary::new(pipeline, source)));
         }
         let Some(definition) = self.db.definitions().find(digest).await? else { return Ok(None) };
-        let ctx = ValidationContext { smtputf8: self.smtputf8, ..ValidationContext::default() };
-        match pipeline::compile_definition(None, &definition.source, &self.kinds, &ctx) {
+        match pipeline::compile_definition(None, &definition.source, &self.kinds, &self.ctx) {
             Ok(pipeline) => Ok(Some(PipelineSummary::new(&pipeline, &definition.source))),
             Err(problems) => {
                 let first = problems.first().map_or("", |problem| &problem.message);
@@ -219,10 +265,13 @@ impl PipelineReloader {
     }
 }
 
-/// Scans in a blocking thread, because a network folder may be slow. The outer error is a panic of the scan.
-async fn poll_watcher(mut view: PipelineWatcher) -> Result<(PipelineWatcher, Result<Option<PipelineFolder>>)> {
+/// Runs `scan` in a blocking thread, because a network folder or a database may be slow. The error is a panic of the scan.
+async fn run_watcher<T: Send + 'static>(
+    mut view: PipelineWatcher,
+    scan: fn(&mut PipelineWatcher) -> T,
+) -> Result<(PipelineWatcher, T)> {
     let scan = tokio::task::spawn_blocking(move || {
-        let result = view.poll_changes();
+        let result = scan(&mut view);
         (view, result)
     });
     scan.await.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))

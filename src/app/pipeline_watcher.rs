@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::folder_events::{FOLDER_POLL_INTERVAL, FolderEvents};
 use super::folder_scan::{FileStamp, FolderScan, MIN_STABLE_TIME, ScanResult, scan_stamps};
+use super::query_checks::LoadedQueryChecks;
 use super::validation_context;
 use crate::config::{Config, WatchMode};
 use afterload_core::error::Result;
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::PipelineFolder;
-use afterload_pipeline::{QueryVerifier, StepCatalog, ValidationContext, list_sql_files};
+use afterload_pipeline::{StepCatalog, ValidationContext, list_sql_files};
 
 /// The pipelines folder and the files it depends on. Scanning them may block.
 pub(super) struct PipelineWatcher {
@@ -22,6 +23,7 @@ pub(super) struct PipelineWatcher {
     scan: FolderScan,
     events: Option<FolderEvents>,
     ctx: ValidationContext,
+    query_checks: LoadedQueryChecks,
     /// The stamps of the templates and SQL files: at the last scan, and when the pipelines were last compiled.
     dependency_stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     compiled_with: BTreeMap<PathBuf, Option<FileStamp>>,
@@ -34,13 +36,17 @@ impl PipelineWatcher {
         config: &Config,
         kinds: Arc<StepCatalog>,
         mail: &Mailer,
-        verifier: QueryVerifier,
+        query_checks: LoadedQueryChecks,
     ) -> Result<Self> {
         let events = (config.watch == WatchMode::Auto).then(|| FolderEvents::new(config.pipelines.clone()));
         let others = scan_dependencies(config);
         let mut view = Self {
             scan: FolderScan::new(config.pipelines.clone()),
-            ctx: ValidationContext { query_verifier: Some(verifier), ..validation_context(config, mail) },
+            ctx: ValidationContext {
+                query_verifier: Some(query_checks.verifier()),
+                ..validation_context(config, mail)
+            },
+            query_checks,
             compiled_with: others.clone(),
             config: config.clone(),
             mail: mail.clone(),
@@ -87,7 +93,11 @@ impl PipelineWatcher {
         self.renew_events();
         let ScanResult { changed, moving } = self.scan.scan_folder(Instant::now(), MIN_STABLE_TIME)?;
         self.moving = moving;
-        Ok((self.poll_dependencies() || changed).then(|| self.compile_folder()))
+        let refused = self.query_checks.take_new_refusal();
+        if refused {
+            self.scan.invalidate_compiled();
+        }
+        Ok((self.poll_dependencies() || refused || changed).then(|| self.compile_folder()))
     }
 
     /// Invalidates the compiled pipelines when templates or SQL files have changed and were the same in two scans.

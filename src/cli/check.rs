@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::folder::{self, UnreadableDefinition};
-use afterload_pipeline::{StepCatalog, ValidationContext, compile_with_sql_files};
+use afterload_pipeline::{StepCatalog, TriggerFlow, TriggerGraph, ValidationContext, compile_with_sql_files};
 use afterload_spanned_yaml::{Diagnostic, SourceSpan};
 
 /// How many problems with the same message are shown per file.
@@ -57,6 +57,8 @@ struct CheckedFile {
     text: String,
     problems: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// What starts a valid pipeline, and what its runs do.
+    flow: Option<TriggerFlow>,
 }
 
 /// Checks the files and writes all diagnostics to `out`; `renderer` draws those of the text format. The exit status is a
@@ -76,7 +78,8 @@ pub fn run(
             return Ok(ExitCode::FAILURE);
         }
     };
-    let checked: Vec<CheckedFile> = files.iter().map(|file| check_file(file, kinds, around)).collect();
+    let mut checked: Vec<CheckedFile> = files.iter().map(|file| check_file(file, kinds, around)).collect();
+    check_loops(&mut checked);
     match args.format {
         CheckFormat::Text => write_text(&checked, renderer, out)?,
         CheckFormat::Json => write_json(&checked, out)?,
@@ -110,21 +113,34 @@ fn resolve_files(named: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
 fn check_file(path: &Path, kinds: &StepCatalog, around: &ValidationContext) -> CheckedFile {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| UnreadableDefinition::from_io(&error));
+    let mut flow = None;
     let (text, problems, warnings) = match bytes.and_then(folder::decode_definition) {
         Err(unreadable) => (String::new(), vec![unreadable.into_diagnostic()], Vec::new()),
         Ok(text) => {
             let (name, folder) = (path.file_name().and_then(|name| name.to_str()), path.parent());
             match compile_with_sql_files(name, &text, folder.unwrap_or(Path::new("")), kinds, around) {
-                Ok((pipeline, _)) => (text, Vec::new(), pipeline.warnings),
+                Ok((pipeline, _)) => {
+                    flow = Some(TriggerFlow::from(&pipeline));
+                    (text, Vec::new(), pipeline.warnings)
+                }
                 Err(problems) => (text, problems, Vec::new()),
             }
         }
     };
-    CheckedFile { file, text, problems, warnings }
+    CheckedFile { file, text, problems, warnings, flow }
+}
+
+/// Reports the loops of triggers, each at the last of its files.
+fn check_loops(checked: &mut [CheckedFile]) {
+    let mut graph = TriggerGraph::default();
+    for file in checked {
+        let problem = file.flow.take().and_then(|flow| graph.insert_unless_loop(flow));
+        file.problems.extend(problem);
+    }
 }
 
 fn write_text(checked: &[CheckedFile], renderer: &Renderer, out: &mut impl Write) -> io::Result<()> {
-    for CheckedFile { file, text, problems, warnings } in checked {
+    for CheckedFile { file, text, problems, warnings, .. } in checked {
         write_diagnostics(file, text, problems, renderer, out)?;
         for warning in warnings {
             writeln!(out, "{}\n", render_diagnostic(file, text, Level::WARNING, warning, renderer))?;

@@ -22,7 +22,7 @@ const WEBHOOK_SECRET_HINT: &str =
 /// All problems, with their position if they are in the file.
 pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
-    problems.extend(check_secret_key_given(config, root));
+    problems.extend(check_shared_secret_key(config, root));
     let mut problem = |path: &[&str], message: String, hint: &str| {
         problems
             .push(Diagnostic::new(codes::DEFINITION_INVALID, root.closest_node(path).span, message).with_hint(hint));
@@ -72,6 +72,9 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
     if !(1..=1000).contains(&config.limits.crashes) {
         problem(&["limits", "crashes"], "`crashes` must be from 1 to 1000".into(), "");
     }
+    if !(1..=1000).contains(&config.limits.hops) {
+        problem(&["limits", "hops"], "`hops` must be from 1 to 1000".into(), "");
+    }
     if !(MIN_LEASE..=MAX_LEASE).contains(&config.limits.lease.0) {
         problem(&["limits", "lease"], "`lease` must be from `3s` to `1h`".into(), "");
     }
@@ -91,7 +94,7 @@ pub fn check_config(config: &Config, root: &YamlNode) -> Vec<Diagnostic> {
 }
 
 /// The processes that share a database also share what they sign with.
-fn check_secret_key_given(config: &Config, root: &YamlNode) -> Option<Diagnostic> {
+fn check_shared_secret_key(config: &Config, root: &YamlNode) -> Option<Diagnostic> {
     let database = config.database.as_ref().map(|url| url.expose_secret().to_owned()).unwrap_or_default();
     if config.secret_key.is_some() || !is_postgres_url(&database) {
         return None;

@@ -25,6 +25,10 @@ pub struct Limits {
     /// Crashes without progress after which a step is quarantined.
     #[schemars(range(min = 1, max = 1000))]
     pub crashes: u32,
+    /// How many runs may come before a run in its chain; default 16. Each wrote an object or sent a request that started
+    /// the next one. A run past it is refused, so that pipelines that start each other come to an end.
+    #[schemars(range(min = 1, max = 1000))]
+    pub hops: u32,
     /// The lease of a step, at least `3s`; default `15s`. If a process does not renew it, others take over the step. It
     /// must be the same in all processes of a database.
     pub lease: HumanDuration,
@@ -57,6 +61,7 @@ impl Default for Limits {
             form_parts: 1000,
             files: 100,
             crashes: 3,
+            hops: 16,
             lease: HumanDuration(std::time::Duration::from_secs(15)),
             drain: HumanDuration(std::time::Duration::from_secs(25)),
             inline_wait: HumanDuration(std::time::Duration::from_secs(10)),

@@ -159,6 +159,7 @@ impl Config {
             artifacts: self.objects.artifacts.clone(),
             queues: self.queues.clone(),
             max_crashes: self.limits.crashes,
+            max_hops: self.limits.hops,
             lease: self.limits.lease.0,
             drain: self.limits.drain.0,
             retention: self.retention.clone(),

@@ -189,6 +189,50 @@ fn missing_file_is_an_error() {
 }
 
 #[test]
+fn loop_of_pipelines_is_reported_at_its_last_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, from: &str, to: &str| {
+        let text = format!(
+            "name: {name}\nparams: {{ file: {{ type: file }} }}\ntriggers: [{{ type: s3, bucket: uploads, prefix: {from}/ }}]\n\
+             steps:\n  - id: small\n    uses: image.resize\n    \
+             with: {{ source: \"${{{{ params.file }}}}\", styles: {{ small: 100x100 }} }}\n    \
+             output: {{ bucket: uploads, key: \"{to}/${{{{ file.name }}}}\" }}\n"
+        );
+        std::fs::write(folder.path().join(format!("{name}.yaml")), text).expect("a file");
+    };
+    let check = || {
+        let mut out = Vec::new();
+        let context =
+            ValidationContext { public_url: Some("https://after.example".into()), ..ValidationContext::default() };
+        let args = CheckArgs { files: Vec::new(), format: CheckFormat::Text, connect: false };
+        let kinds = afterload::registry::step_kinds().catalog();
+        run(&args, folder.path(), &kinds, &context, &Renderer::plain(), &mut out).expect("memory takes everything");
+        String::from_utf8(out).expect("text")
+    };
+    write("a", "in", "small");
+    write("b", "small", "in");
+    let text = check();
+    assert!(text.starts_with("error[trigger_loop]: what the step writes or sends starts the pipeline again"), "{text}");
+    assert!(text.contains("b.yaml:8:37") && text.contains("the loop is `b` -> `a` -> `b`; "), "{text}");
+    assert!(text.ends_with("checked 2 files: 1 problem in 1\n"), "{text}");
+    write("b", "small", "thumbs");
+    assert_eq!(check(), "checked 2 files: no problems\n");
+    // A call of the API publishes the event that starts the pipeline.
+    let echo = |condition: &str| {
+        let text = format!(
+            "name: c\ntriggers: [{{ type: event, name: ping }}]\nsteps:\n  - id: echo\n    uses: http.request\n    \
+             with: {{ url: https://after.example/v1/events/ping, json: {{}} }}\n{condition}"
+        );
+        std::fs::write(folder.path().join("c.yaml"), text).expect("a file");
+    };
+    echo("");
+    let text = check();
+    assert!(text.contains("c.yaml:6:18") && text.contains("the loop is `c` -> `c`; "), "{text}");
+    echo("    if: event.again\n");
+    assert_eq!(check(), "checked 3 files: no problems\n");
+}
+
+#[test]
 fn suffix_is_text_or_a_list_of_texts() {
     let compile = |suffix: &str| {
         let text = format!(
@@ -300,7 +344,7 @@ fn empty_folder_is_a_failure() {
 }
 
 #[test]
-fn files_of_given_folder_are_checked() {
+fn files_of_named_folder_are_checked() {
     let (text, success) = check(vec!["tests/it/good".into()], CheckFormat::Text);
     assert!(success && text == check(Vec::new(), CheckFormat::Text).0, "{text}");
 }

@@ -26,7 +26,7 @@ fn id(run: &Value) -> &str {
 }
 
 /// Returns the outputs of the items in order.
-fn given(items: &Value) -> Vec<Value> {
+fn item_values(items: &Value) -> Vec<Value> {
     items.as_array().expect("items").iter().map(|item| item["value"].clone()).collect()
 }
 
@@ -51,8 +51,8 @@ steps:
     let run = app.run_to_end("p", json!({ "names": names })).await;
     assert_eq!(run["status"], "succeeded", "{run}");
     let all = ["0: a", "1: b", "2: c", "3: d", "4: e"];
-    assert_eq!(given(&run["steps"][0]["outputs"]["items"]), all);
-    assert_eq!(given(&run["steps"][1]["outputs"]["value"]), all);
+    assert_eq!(item_values(&run["steps"][0]["outputs"]["items"]), all);
+    assert_eq!(item_values(&run["steps"][1]["outputs"]["value"]), all);
     assert_eq!(run["steps"].as_array().expect("steps").len(), 2, "items are no steps of the run");
     let progress = &run["steps"][0]["progress"];
     assert_eq!((&progress["done"], &progress["total"], &progress["unit"]), (&json!(5), &json!(5), &json!("items")));
@@ -81,7 +81,7 @@ on_failure:
     let run = app.run_to_end("p", json!({})).await;
     assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("items_failed")), "{run}");
     let step = &run["steps"][0];
-    assert_eq!(given(&step["outputs"]["items"]), [json!(0), Value::Null, json!(2), json!(3)]);
+    assert_eq!(item_values(&step["outputs"]["items"]), [json!(0), Value::Null, json!(2), json!(3)]);
     assert_eq!(step["outputs"]["items"][1], Value::Null);
     assert_eq!(step["error"]["message"], "1 of 4 items did not succeed; the first is item 1: there is no /nowhere");
     assert_eq!(step["error"]["details"]["items"][0]["code"], "test_refused");
@@ -186,7 +186,7 @@ async fn items_survive_shutdowns_and_crashes(database: Database) {
     std::fs::write(&gate, "").expect("the gate opens");
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded", "{run}");
-    assert_eq!(given(&run["steps"][0]["outputs"]["items"]), [1, 2, 3, 4, 5]);
+    assert_eq!(item_values(&run["steps"][0]["outputs"]["items"]), [1, 2, 3, 4, 5]);
     app.finish().await;
 }
 
@@ -237,7 +237,7 @@ steps:
     assert!(matches!(status, 200 | 202));
     let run = app.ended(&run).await;
     assert_eq!(run["status"], "succeeded", "{run}");
-    assert_eq!(given(&run["steps"][0]["outputs"]["items"]), [0, 1]);
+    assert_eq!(item_values(&run["steps"][0]["outputs"]["items"]), [0, 1]);
     let log = log_of(id(&run));
     let count = |line: &str| log.iter().filter(|known| known.starts_with(line)).count();
     assert_eq!((count("each[0]"), count("each[1]"), count("after")), (2, 1, 1), "{log:?}");
@@ -254,7 +254,7 @@ steps:
     let list: Vec<u32> = (0..1000).collect();
     let run = app.run_to_end("p", json!({ "list": list })).await;
     assert_eq!(run["status"], "succeeded", "{}", run["error"]);
-    assert_eq!(given(&run["steps"][0]["outputs"]["items"]), list);
+    assert_eq!(item_values(&run["steps"][0]["outputs"]["items"]), list);
     assert_eq!(log_of(id(&run)).len(), 1000);
     app.finish().await;
 }

@@ -139,7 +139,7 @@ fn demo_keeps_files_that_are_not_its_own() {
 
 /// The addresses are of the reserved class E: no machine has them, so each attempt to listen there fails.
 #[test]
-fn the_demo_listens_where_the_configuration_says() {
+fn demo_listens_on_the_configured_address() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("afterload.yaml"), "listen: 240.0.0.1:8080\n").unwrap();
     for (name, value, expected) in [

@@ -13,6 +13,7 @@ both!(
     pipeline_is_live_while_its_file_exists,
     invalid_file_is_refused_and_old_version_stays_live,
     file_that_is_not_utf8_is_refused_and_old_version_stays_live,
+    file_that_closes_a_loop_is_refused_until_it_is_open,
     polling_detects_changes_without_file_events,
     run_keeps_its_definition,
     other_service_on_same_database_shows_published_pipelines
@@ -129,6 +130,27 @@ async fn file_that_is_not_utf8_is_refused_and_old_version_stays_live(database: D
     assert_eq!(app.run_to_end("p", json!({})).await["steps"][0]["outputs"]["value"], 1);
     std::fs::write(&path, yaml("p", 3)).unwrap();
     live(&app, "p", &yaml("p", 3)).await;
+    assert!(refused(&app).await.is_empty());
+    app.finish().await;
+}
+
+/// The others go on, and the file is live as soon as one of them leads elsewhere.
+async fn file_that_closes_a_loop_is_refused_until_it_is_open(database: Database) {
+    let part = |name: &str, from: &str, to: &str| {
+        format!(
+            "name: {name}\ntriggers: [{{ type: s3, bucket: uploads, prefix: {from}/ }}]\nsteps:\n  \
+             - {{ id: a, uses: test.step, with: {{ file: a.txt }}, output: {{ bucket: uploads, key: \"{to}/${{{{ run.id }}}}\" }} }}\n"
+        )
+    };
+    let app = TestApp::builder(database).pipeline("z", &part("z", "in", "out")).start().await;
+    let path = |name: &str| app.config.pipelines.join(name);
+    std::fs::write(path("a.yaml"), part("a", "out", "in")).unwrap();
+    eventually("a refusal", async || (refused(&app).await == ["a.yaml: trigger_loop 4:86"]).then_some(())).await;
+    let problem = catalogue(&app).await["refused"][0]["problems"][0].clone();
+    assert!(problem["hint"].as_str().unwrap().contains("`a` -> `z` -> `a`"), "{problem}");
+    live(&app, "z", &part("z", "in", "out")).await;
+    std::fs::write(path("z.yaml"), part("z", "in", "elsewhere")).unwrap();
+    live(&app, "a", &part("a", "out", "in")).await;
     assert!(refused(&app).await.is_empty());
     app.finish().await;
 }

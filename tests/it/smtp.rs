@@ -141,7 +141,7 @@ async fn send_with(
 }
 
 /// Returns `certain` or `uncertain`, the code, whether the error is transient, and the text.
-fn told(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, String) {
+fn error_parts(sent: Result<(), MailSendError>) -> (&'static str, &'static str, bool, String) {
     let (kind, error) = match sent.unwrap_err() {
         MailSendError::NotSent(error) => ("certain", error),
         MailSendError::Unknown(error) => ("uncertain", error),
@@ -224,7 +224,7 @@ async fn smtp_reply_decides_between_retry_and_failure() {
         ("drop", "uncertain", "mail_outcome_unknown", true, "broke while it took the mail"),
         ("hang", "uncertain", "mail_outcome_unknown", true, "did not say within 1s"),
     ] {
-        let found = told(send(&mailer, &format!("{to}@example.com"), "x").await);
+        let found = error_parts(send(&mailer, &format!("{to}@example.com"), "x").await);
         assert_eq!((found.0, found.1, found.2), (kind, code, again), "{to}: {}", found.3);
         assert!(found.3.contains(says) && !found.3.contains('\n'), "{to}: {}", found.3);
         // After each error the next mail is still sent.
@@ -272,7 +272,7 @@ async fn untrusted_or_unreachable_server_gets_no_mail() {
             "nowhere.invalid",
         ),
     ] {
-        let found = told(send(&mailer(config), "a@example.com", "x").await);
+        let found = error_parts(send(&mailer(config), "a@example.com", "x").await);
         assert_eq!((found.0, found.1, found.2), ("certain", code, again), "{what}: {}", found.3);
         assert!(found.3.contains(says), "{what}: {}", found.3);
         assert!(!found.3.contains("canary") && !found.3.contains(PASSWORD), "{}", found.3);

@@ -53,6 +53,7 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         origin: "api".into(),
         params: json!({ "name": "Zoë" }),
         event: None,
+        hops: 0,
         file_seals: FileSeals::default(),
         error: None,
         revision: 1,

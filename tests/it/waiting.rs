@@ -6,7 +6,7 @@ use crate::support::{Database, TestApp, both, eventually, log_of};
 
 both!(
     delay_postpones_the_step,
-    wrong_duration_of_a_wait_says_what_is_expected,
+    wrong_wait_error_names_expected_duration,
     wait_ends_on_time_and_holds_no_worker,
     matching_event_resumes_the_waiting_step,
     event_before_the_wait_counts,
@@ -28,7 +28,7 @@ fn id(run: &Value) -> &str {
     run["id"].as_str().expect("an id")
 }
 
-async fn tell(app: &TestApp, name: &str, body: Value) -> Value {
+async fn publish_event(app: &TestApp, name: &str, body: Value) -> Value {
     let (status, heard) = app.post(&format!("/v1/events/{name}"), body).await;
     assert_eq!(status, 202, "{heard}");
     heard
@@ -69,7 +69,7 @@ steps:
     app.finish().await;
 }
 
-async fn wrong_duration_of_a_wait_says_what_is_expected(database: Database) {
+async fn wrong_wait_error_names_expected_duration(database: Database) {
     let yaml = "
 params: { pause: { type: string } }
 steps: [{ id: one, uses: wait, with: { for: \"${{ params.pause }}\" } }]
@@ -126,14 +126,14 @@ async fn matching_event_resumes_the_waiting_step(database: Database) {
     for run in &runs {
         app.step_is(run, "accepted", "suspended").await;
     }
-    assert_eq!(tell(&app, "order.rejected", json!({ "order_id": 7 })).await["woken"], 0);
-    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 9 })).await["woken"], 0);
-    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": "7", "by": "vendor" })).await["woken"], 1);
+    assert_eq!(publish_event(&app, "order.rejected", json!({ "order_id": 7 })).await["woken"], 0);
+    assert_eq!(publish_event(&app, "order.accepted", json!({ "order_id": 9 })).await["woken"], 0);
+    assert_eq!(publish_event(&app, "order.accepted", json!({ "order_id": "7", "by": "vendor" })).await["woken"], 1);
     let run = app.ended(&runs[0]).await;
     assert_eq!(run["steps"][0]["outputs"], json!({ "timed_out": false, "event": { "order_id": "7", "by": "vendor" } }));
     assert_eq!(run["steps"][1]["outputs"]["value"]["by"], "vendor");
     assert_eq!(app.show(id(&runs[1])).await["steps"][0]["status"], "suspended");
-    tell(&app, "order.accepted", json!({ "order_id": 8 })).await;
+    publish_event(&app, "order.accepted", json!({ "order_id": 8 })).await;
     app.ended(&runs[1]).await;
     app.finish().await;
 }
@@ -146,7 +146,7 @@ async fn event_before_the_wait_counts(database: Database) {
         gate.display()
     );
     let app = builder.pipeline("p", &yaml).start().await;
-    tell(&app, "news", json!({ "n": 0 })).await;
+    publish_event(&app, "news", json!({ "n": 0 })).await;
     // Events before the run do not count.
     eventually("another millisecond", async || {
         let now = chrono::Utc::now().timestamp_millis();
@@ -155,7 +155,7 @@ async fn event_before_the_wait_counts(database: Database) {
     .await;
     let run = app.run("p", json!({})).await;
     app.step_is(&run, "slow", "running").await;
-    tell(&app, "news", json!({ "n": 1 })).await;
+    publish_event(&app, "news", json!({ "n": 1 })).await;
     std::fs::write(&gate, "").unwrap();
     assert_eq!(app.ended(&run).await["steps"][1]["outputs"]["event"], json!({ "n": 1 }));
     app.finish().await;
@@ -194,7 +194,7 @@ async fn waits_survive_a_crash(database: Database) {
     if shown["steps"][0]["status"] == "suspended" {
         assert_eq!(shown["steps"][0]["suspended_until"], until);
     }
-    tell(&app, "order.accepted", json!({ "order_id": 7 })).await;
+    publish_event(&app, "order.accepted", json!({ "order_id": 7 })).await;
     assert_eq!(app.ended(&order).await["status"], "succeeded");
     let pause = app.ended(&pause).await;
     assert!(between(&until, &pause["steps"][0]["finished_at"]) >= 0);
@@ -207,7 +207,7 @@ async fn suspended_step_can_be_cancelled(database: Database) {
     app.step_is(&run, "accepted", "suspended").await;
     app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "cancelled");
-    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 7 })).await["woken"], 0);
+    assert_eq!(publish_event(&app, "order.accepted", json!({ "order_id": 7 })).await["woken"], 0);
     // After a retry the step waits again. Events since the creation of the run count.
     app.post(&format!("/v1/runs/{}/retry", id(&run)), json!({})).await;
     assert_eq!(app.ended(&run).await["status"], "succeeded");
@@ -234,7 +234,7 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ event.user.name }} ${{ p
     let run = app.ended(&json!({ "id": ids[0] })).await;
     assert_eq!((&run["origin"], &run["steps"][0]["outputs"]["value"]), (&json!("event"), &json!("Ana 5")));
     // An event with invalid params is not ignored: its run fails with the reason.
-    let heard = tell(&app, "user.signed_in", json!({ "user": { "id": "x" } })).await;
+    let heard = publish_event(&app, "user.signed_in", json!({ "user": { "id": "x" } })).await;
     let run = app.ended(&json!({ "id": heard["runs"][0] })).await;
     assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("params_invalid")));
     let (status, problem) = app.post("/v1/events/no%20name", json!({})).await;
@@ -250,7 +250,7 @@ steps: [{ id: one, uses: test.step, with: { give: \"${{ params.order }}\" } }]
 ";
     let app = app(database, yaml).await;
     for (given, text) in [(json!(5), "5"), (json!("005"), "005"), (json!(1.5), "1.5"), (json!(true), "true")] {
-        let heard = tell(&app, "order.paid", json!({ "order": given })).await;
+        let heard = publish_event(&app, "order.paid", json!({ "order": given })).await;
         let told = app.ended(&json!({ "id": heard["runs"][0] })).await;
         // A call of the API follows the same rule.
         let called = app.run_to_end("p", json!({ "order": given })).await;
@@ -302,7 +302,7 @@ async fn event_racing_with_its_wait_is_not_lost(database: Database) {
     // Each event is published while its run is about to wait.
     let orders = (0..40).map(async |order| {
         let (run, _) = tokio::join!(app.run("p", json!({ "order": order })), tokio::task::yield_now());
-        tell(&app, "order.accepted", json!({ "order_id": order })).await;
+        publish_event(&app, "order.accepted", json!({ "order_id": order })).await;
         run
     });
     for run in futures::future::join_all(orders).await {

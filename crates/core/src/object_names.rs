@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_is_given_or_derived_from_the_extension() {
+    fn content_type_is_declared_or_derived_from_the_extension() {
         assert_eq!(resolve_content_type(Some("text/csv; charset=latin1"), "a.json"), "text/csv; charset=latin1");
         assert_eq!(resolve_content_type(Some("application/octet-stream"), "a.CSV"), "text/csv");
         assert_eq!(resolve_content_type(Some("text/html\r\nx: y"), "a.png"), "image/png");

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{parse_header_name, parse_url};
+use super::{HOPS_HEADER, parse_header_name, parse_url};
 use afterload_pipeline::{Templated, Validator, check_url_template};
 
 /// Headers that the service sets itself, because they are the same for every attempt. In lower case.
-pub const RESERVED_HEADERS: [&str; 4] = ["idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
+pub const RESERVED_HEADERS: [&str; 5] =
+    [HOPS_HEADER, "idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// Headers by name.
 pub type RequestHeaders = BTreeMap<String, Templated<String>>;

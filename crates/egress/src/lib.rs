@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 pub use config::{EgressRule, HostPattern, HttpConfig, HttpLimits, WebhooksConfig};
 pub use fields::{RESERVED_HEADERS, RequestHeaders, SignatureScheme, check_request_target};
 pub use http_url::{display_origin, parse_url};
-pub use request::{EgressRequest, encode_form, parse_header_name};
+pub use request::{EgressRequest, HOPS_HEADER, encode_form, parse_header_name};
 pub use reqwest::Method;
 pub use response::EgressResponse;
 use response::ResponseLimits;

@@ -6,13 +6,13 @@ use reqwest::header::CONTENT_TYPE;
 use url::Url;
 
 use super::http_url::{check_url, display_origin};
-use super::request::EgressRequest;
+use super::request::{EgressRequest, HOPS_HEADER};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
 /// Headers that another origin may receive. Every other header may be a secret for the first origin.
-const CROSS_ORIGIN_HEADERS: [&str; 6] =
-    ["accept", "accept-language", "content-language", "content-type", "idempotency-key", "user-agent"];
+const CROSS_ORIGIN_HEADERS: [&str; 7] =
+    [HOPS_HEADER, "accept", "accept-language", "content-language", "content-type", "idempotency-key", "user-agent"];
 
 /// The request that follows a redirect with this status and `Location`; `None` if it is not a redirect.
 pub(super) fn next_request(

@@ -31,6 +31,9 @@ const CONNECTION_HEADERS: [&str; 12] = [
     "upgrade",
 ];
 
+/// The header that names how many runs came before a run that the request starts.
+pub const HOPS_HEADER: &str = "afterload-hops";
+
 /// A request for [`super::EgressClient::send`].
 #[derive(Clone)]
 pub struct EgressRequest {
@@ -81,6 +84,13 @@ impl EgressRequest {
         })?;
         self.headers.insert(name, value);
         Ok(self)
+    }
+
+    /// Names how many runs came before a run that the request starts, should it come back to this service.
+    #[must_use]
+    pub fn with_hops(mut self, hops: u32) -> Self {
+        self.headers.insert(HeaderName::from_static(HOPS_HEADER), HeaderValue::from(hops));
+        self
     }
 
     /// Appends to the query of the URL.

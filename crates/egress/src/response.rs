@@ -17,7 +17,7 @@ use afterload_core::redactor::Redactor;
 use afterload_core::units::ByteSize;
 
 /// How much of a path and of a body an error shows.
-const MAX_SHOWN_CHARS: usize = 200;
+const MAX_QUOTED_CHARS: usize = 200;
 /// How much of a body is read for an error.
 const MAX_ERROR_BODY_BYTES: usize = 16 * 1024;
 /// A secret that is cut off at the end of what was read is not recognized. It is at most this long.
@@ -168,11 +168,11 @@ impl EgressResponse {
     /// Same as [`Self::status_error`], and shows the path and the beginning of the body, without secrets. For calls whose
     /// path and answer may be shown to those who see the run.
     pub async fn into_status_error(mut self) -> Error {
-        let path = escape_beginning(&self.redactor.redact_text(self.response.url().path()), MAX_SHOWN_CHARS);
+        let path = escape_beginning(&self.redactor.redact_text(self.response.url().path()), MAX_QUOTED_CHARS);
         let (body, is_cut) = self.read_beginning().await;
         let text = self.redactor.redact_text(&decode_body_lossily(&body, &self.content_type()));
         let unsafe_chars = if is_cut { MAX_CUT_SECRET_CHARS } else { 0 };
-        let text = escape_beginning(&text, text.chars().count().saturating_sub(unsafe_chars).min(MAX_SHOWN_CHARS));
+        let text = escape_beginning(&text, text.chars().count().saturating_sub(unsafe_chars).min(MAX_QUOTED_CHARS));
         let body = if text.is_empty() { String::new() } else { format!(", body `{text}`") };
         self.build_status_error(&format!(": path `{path}`{body}"))
     }

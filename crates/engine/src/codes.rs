@@ -28,6 +28,10 @@ pub const DEFINITION_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("definition_not_found", "The stored definition of the run is missing");
 pub const DELAY_INVALID: ErrorCode = ErrorCode::permanent("delay_invalid", "The delay of a step is not valid")
     .with_hint("give `delay` a value such as `30s`, `10m`, `2h`, `7d` or `1w`");
+pub const HOPS_EXCEEDED: ErrorCode =
+    ErrorCode::permanent("hops_exceeded", "Too many runs came before the run in its chain").with_status(422).with_hint(
+        "let no pipeline write what starts the chain again; if the chain is meant to be this long, raise `limits.hops`",
+    );
 pub const ITEMS_INVALID: ErrorCode = ErrorCode::permanent("items_invalid", "The `items` of `for_each` are not a list");
 pub const PIPELINE_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("pipeline_not_found", "There is no such pipeline").with_status(404);
@@ -69,6 +73,7 @@ pub const CODES: &[ErrorCode] = &[
     DEFINITION_MISMATCH,
     DEFINITION_NOT_FOUND,
     DELAY_INVALID,
+    HOPS_EXCEEDED,
     ITEMS_INVALID,
     PIPELINE_NOT_FOUND,
     QUEUE_NOT_FOUND,

@@ -22,6 +22,8 @@ pub struct EngineConfig {
     pub queues: BTreeMap<String, QueueConfig>,
     /// The number of crashes without progress after which a step is quarantined.
     pub max_crashes: u32,
+    /// How many runs may come before a run in its chain, so that pipelines that start each other come to an end.
+    pub max_hops: u32,
     /// How long a lease is valid without renewal. Then other processes may take over the steps.
     pub lease: std::time::Duration,
     /// How long a process that shuts down waits for its steps to park.

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_pipeline::folder::RefusedDefinition;
 use afterload_pipeline::params::ParamType;
-use afterload_pipeline::{CronTrigger, EventTrigger, KeySuffix, Param, Pipeline, PlanStep, S3Trigger, Trigger};
+use afterload_pipeline::{
+    CronTrigger, EventTrigger, KeySuffix, Param, Pipeline, PlanStep, S3Trigger, Trigger, TriggerFlow,
+};
 use afterload_spanned_yaml as yaml;
 
 /// The pipelines of this moment.
@@ -38,6 +40,9 @@ pub struct PipelineSummary {
     /// The same, to check what a run is given.
     #[serde(skip)]
     pub declared: BTreeMap<String, Param>,
+    /// What starts it, and what each of its successful runs does.
+    #[serde(skip)]
+    pub trigger_flow: TriggerFlow,
     /// Its steps.
     pub steps: Vec<StepSummary>,
     /// Since when it is paused: its runs are accepted, and none of their steps starts.
@@ -120,6 +125,7 @@ impl PipelineSummary {
             triggers: plan.triggers.iter().map(trigger_json).collect(),
             params: params.collect(),
             declared: plan.params.clone(),
+            trigger_flow: TriggerFlow::from(pipeline),
             steps: steps.collect(),
             paused_at: None,
             source: Some(source.to_owned()),

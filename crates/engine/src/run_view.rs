@@ -29,6 +29,8 @@ pub struct RunView {
     pub status: &'static str,
     /// What started it, such as `api` or `replay of ID`.
     pub origin: String,
+    /// How many runs came before it in its chain: each wrote or sent what started the next one.
+    pub hops: u32,
     /// Its parameters.
     pub params: Value,
     /// What the trigger that started it saw; null for a call of the API.
@@ -200,6 +202,7 @@ impl RunView {
             pipeline: run.pipeline,
             status: run.status.as_str(),
             origin: run.origin,
+            hops: run.hops,
             params: run.params,
             event: run.event,
             progress: run_progress(&steps),

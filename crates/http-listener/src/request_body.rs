@@ -22,16 +22,13 @@ pub struct SlowBodyError(());
 
 impl fmt::Display for SlowBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::MESSAGE)
+        f.write_str("the body arrives too slowly")
     }
 }
 
 impl Error for SlowBodyError {}
 
 impl SlowBodyError {
-    /// The text of this error, to find it in errors that keep only the text of their cause.
-    pub const MESSAGE: &str = "the body arrives too slowly";
-
     /// True if `error` is or wraps this error.
     pub fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
         let mut cause = Some(error);

@@ -26,6 +26,9 @@ use crate::request_body::{RequestBody, ResponseBody};
 const MIN_ACCEPT_DELAY: Duration = Duration::from_millis(50);
 const MAX_ACCEPT_DELAY: Duration = Duration::from_secs(1);
 
+/// The buffer of a connection, and so the maximum size of the head of a request. hyper would let a sender fill 400 KiB.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+
 /// The address of the other end of the connection. Each request carries it as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub IpAddr);
@@ -206,7 +209,7 @@ async fn serve_connection<S, B>(
     });
     // `GuardedIo` has its own timeouts: those of hyper count the wait between two requests as part of the head.
     let mut http = http1::Builder::new();
-    http.header_read_timeout(None);
+    http.header_read_timeout(None).max_buf_size(MAX_BUFFER_BYTES);
     let mut connection = std::pin::pin!(http.serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_tell_older_documents_apart() {
+    fn declared_type_distinguishes_older_documents() {
         for (found, declared, name, media) in [
             (MEDIA_TYPE_OLE, "application/vnd.ms-excel", "a", "application/vnd.ms-excel"),
             (MEDIA_TYPE_OLE, "application/octet-stream", "a.DOC", "application/msword"),

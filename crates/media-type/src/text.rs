@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_told_from_json_lines_and_text() {
+    fn json_differs_from_json_lines_and_text() {
         let long = format!("[{}", "{\"a\": \"b\"},\n".repeat(1000));
         let lines = format!("{}{{\"a\"", "{\"a\": \"b\"}\n".repeat(1000));
         let log = "[info] it works\n".repeat(1000);

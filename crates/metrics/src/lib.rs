@@ -36,6 +36,7 @@ struct MetricFamilies {
     label_values: Mutex<HashSet<String>>,
     runs_accepted: CounterFamily<2>,
     runs_ended: CounterFamily<2>,
+    chains_stopped: CounterFamily<1>,
     step_attempts: CounterFamily<2>,
     step_durations: HistogramFamily<1>,
     requests: CounterFamily<3>,
@@ -65,6 +66,7 @@ impl Default for Metrics {
             label_values: Mutex::default(),
             runs_accepted: Family::default(),
             runs_ended: Family::default(),
+            chains_stopped: Family::default(),
             step_attempts: Family::default(),
             step_durations: Family::new_with_constructor(|| Histogram::new(STEP_BUCKETS)),
             requests: Family::default(),
@@ -86,6 +88,8 @@ impl MetricFamilies {
         let ours = registry.sub_registry_with_prefix("afterload");
         ours.register("runs_accepted", "Runs that were accepted", self.runs_accepted.clone());
         ours.register("runs_ended", "Runs that ended, also again after a retry", self.runs_ended.clone());
+        let help = "Runs that were refused because too many runs came before them in their chain";
+        ours.register("chains_stopped", help, self.chains_stopped.clone());
         ours.register("step_attempts", "Attempts of steps that ended, and how", self.step_attempts.clone());
         let help = "How long attempts of steps took";
         ours.register_with_unit("step_attempt_duration", help, Unit::Seconds, self.step_durations.clone());
@@ -119,6 +123,11 @@ impl Metrics {
     pub fn count_ended_run(&self, pipeline: &str, status: &str) {
         let labels = [("pipeline", self.bounded_label(pipeline)), ("status", status.to_owned())];
         self.0.runs_ended.get_or_create(&labels).inc();
+    }
+
+    /// Counts a run that was refused because too many runs came before it.
+    pub fn count_stopped_chain(&self, pipeline: &str) {
+        self.0.chains_stopped.get_or_create(&[("pipeline", self.bounded_label(pipeline))]).inc();
     }
 
     /// Records an attempt of a step that ended.

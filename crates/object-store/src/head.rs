@@ -1,5 +1,6 @@
 //! The metadata of an object, and what tells its writes apart.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
@@ -7,7 +8,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
-use super::{ObjectMeta, unquote_etag};
+use super::{ObjectHeaders, ObjectMeta, unquote_etag};
 use afterload_core::clock::UnixMillis;
 
 /// The response header in which the embedded store names the id of an object. Every write has its own.
@@ -22,12 +23,15 @@ pub struct ObjectHead {
     pub object_id: Option<String>,
     /// When the object was written, in whole seconds.
     pub modified_at: Option<UnixMillis>,
+    /// How many runs came before a run that the object starts; 0 for an object that no run wrote.
+    pub hops: u32,
 }
 
 impl ObjectHead {
     pub(super) fn from_output(bucket: &str, key: &str, output: HeadObjectOutput, object_id: Option<String>) -> Self {
         Self {
             object_id,
+            hops: hops_from_metadata(output.metadata()),
             modified_at: output.last_modified().and_then(|time| time.to_millis().ok()),
             meta: ObjectMeta {
                 bucket: bucket.to_owned(),
@@ -40,6 +44,12 @@ impl ObjectHead {
             },
         }
     }
+}
+
+/// Reads the hops that a step wrote with its object. A value that is not a number was not written by one.
+fn hops_from_metadata(metadata: Option<&HashMap<String, String>>) -> u32 {
+    let value = metadata.and_then(|metadata| metadata.get(ObjectHeaders::HOPS_METADATA));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
 }
 
 /// Reads the header with the id, which the SDK does not parse.
@@ -66,5 +76,24 @@ impl Intercept for ObjectIdReader {
         let id = context.response().headers().get(OBJECT_ID_HEADER).map(str::to_owned);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_read_from_metadata() {
+        let head = |value: Option<&str>| {
+            let metadata = value.map(|value| HashMap::from([("afterload-hops".to_owned(), value.to_owned())]));
+            let output = HeadObjectOutput::builder().set_metadata(metadata).build();
+            ObjectHead::from_output("b", "k", output, None).hops
+        };
+        for (value, hops) in
+            [(None, 0), (Some("3"), 3), (Some(" 16 "), 16), (Some("many"), 0), (Some("-1"), 0), (Some(""), 0)]
+        {
+            assert_eq!(head(value), hops, "{value:?}");
+        }
     }
 }

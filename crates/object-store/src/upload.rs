@@ -1,6 +1,8 @@
 //! Writes objects of any size in bounded memory: one request if the object fits into one part, else a multipart
 //! upload.
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, RequestChecksumCalculation, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
@@ -36,12 +38,24 @@ pub struct ObjectHeaders {
     pub content_type: String,
     /// The `Cache-Control` header: how long caches may keep the object.
     pub cache_control: Option<String>,
+    /// How many runs came before a run that the object starts; 0: none did.
+    pub hops: u32,
+}
+
+impl ObjectHeaders {
+    /// The name of the hops among the metadata of an object, after `x-amz-meta-`.
+    pub(super) const HOPS_METADATA: &str = "afterload-hops";
+
+    /// The metadata of the object. Without hops it has none.
+    fn to_metadata(&self) -> Option<HashMap<String, String>> {
+        (self.hops > 0).then(|| HashMap::from([(Self::HOPS_METADATA.to_owned(), self.hops.to_string())]))
+    }
 }
 
 impl From<&str> for ObjectHeaders {
     /// Sets only the media type.
     fn from(content_type: &str) -> Self {
-        Self { content_type: content_type.to_owned(), cache_control: None }
+        Self { content_type: content_type.to_owned(), cache_control: None, hops: 0 }
     }
 }
 
@@ -168,7 +182,8 @@ impl MultipartWriter {
     async fn create(target: &UploadTarget, headers: &ObjectHeaders) -> Result<Self> {
         let UploadTarget { client, bucket, key, .. } = target;
         let request = client.create_multipart_upload().bucket(bucket).key(key).content_type(&headers.content_type);
-        let answer = request.set_cache_control(headers.cache_control.clone()).send().await;
+        let request = request.set_cache_control(headers.cache_control.clone());
+        let answer = request.set_metadata(headers.to_metadata()).send().await;
         let output = answer.map_err(|error| sdk_error::object_error("starting to write", bucket, key, error))?;
         let id = output.upload_id.ok_or_else(|| {
             Error::new(
@@ -292,7 +307,8 @@ impl UploadTarget {
     ) -> Result<ObjectMeta> {
         let Self { client, transport: way, bucket, key, .. } = self;
         let request = client.put_object().bucket(&bucket).key(&key).content_type(&headers.content_type);
-        let request = request.set_cache_control(headers.cache_control.clone()).body(bytes);
+        let request = request.set_cache_control(headers.cache_control.clone());
+        let request = request.set_metadata(headers.to_metadata()).body(bytes);
         let request = request.customize().config_override(request_config(way, size));
         let request = if way.is_tamper_proof() { request.disable_payload_signing() } else { request };
         let output = request.send().await.map_err(|error| sdk_error::object_error("writing", &bucket, &key, error))?;

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropped_bytes_are_given_back() {
+    fn dropped_bytes_are_released() {
         let memory = UploadMemory::default();
         let (mut first, mut second) = (memory.hold(), memory.clone().hold());
         first.add(UPLOAD_MEMORY_LIMIT);

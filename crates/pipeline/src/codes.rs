@@ -41,6 +41,8 @@ pub const PARAM_WRONG_TYPE: ErrorCode =
     ErrorCode::permanent("param_wrong_type", "A param does not have its type").with_status(422);
 pub const PARAMS_INVALID: ErrorCode =
     ErrorCode::permanent("params_invalid", "The parameters do not fit the pipeline").with_status(422);
+pub const TRIGGER_LOOP: ErrorCode =
+    ErrorCode::permanent("trigger_loop", "Pipelines start each other again, without end");
 pub const WITH_INVALID: ErrorCode = ErrorCode::permanent("with_invalid", "A value in the step's `with` is not valid");
 
 /// All codes of this crate.
@@ -61,5 +63,6 @@ pub const CODES: &[ErrorCode] = &[
     PARAM_UNKNOWN,
     PARAM_WRONG_TYPE,
     PARAMS_INVALID,
+    TRIGGER_LOOP,
     WITH_INVALID,
 ];

@@ -1,9 +1,10 @@
 //! Reads the pipeline files of a folder. Invalid files are returned with their diagnostics.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use super::{Pipeline, StepCatalog, ValidationContext, compile_with_sql_files};
+use super::{Pipeline, StepCatalog, TriggerFlow, TriggerGraph, ValidationContext, compile_with_sql_files};
 use crate::codes;
 use afterload_core::error::ErrorCode;
 use afterload_core::error::{Error, Result};
@@ -20,6 +21,17 @@ pub struct PipelineFolder {
     pub pipelines: Vec<(Pipeline, String)>,
     /// The invalid files.
     pub refused: Vec<RefusedDefinition>,
+    /// The paths of the valid pipelines, by name.
+    files: BTreeMap<String, String>,
+}
+
+/// A live definition, as far as it concerns the loops of triggers.
+#[derive(Clone, Debug)]
+pub struct LiveFlow {
+    /// The digest of the definition.
+    pub digest: String,
+    /// What starts the pipeline, and what its runs do.
+    pub flow: TriggerFlow,
 }
 
 /// A file that does not compile.
@@ -65,15 +77,16 @@ pub fn list_pipeline_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// Reads and compiles all pipelines of a folder.
+/// Reads and compiles all pipelines of a folder. Of pipelines that start each other without end, the last is refused.
 ///
 /// # Errors
 /// `io_error`. An invalid pipeline is not an error; see [`PipelineFolder::refused`].
 pub fn read_folder(folder: &Path, kinds: &StepCatalog, around: &ValidationContext) -> Result<PipelineFolder> {
     let files = list_pipeline_files(folder)?;
-    Ok(PipelineFolder::from_results(
+    let folder = PipelineFolder::from_results(
         files.iter().map(|path| (path.as_path(), compile_file(path, read_definition(path), kinds, around))),
-    ))
+    );
+    Ok(folder.refuse_loops(&BTreeMap::new()))
 }
 
 /// Why a file gives no text.
@@ -189,11 +202,55 @@ impl PipelineFolder {
                     let problems = vec![problem.with_hint(format!("keep one of `{name}.yaml` and `{name}.yml`"))];
                     folder.refused.push(RefusedDefinition { file: path.display().to_string(), name, text, problems });
                 }
-                Ok(good) => folder.pipelines.push(good),
+                Ok(good) => {
+                    folder.files.insert(good.0.plan.name.clone(), path.display().to_string());
+                    folder.pipelines.push(good);
+                }
                 Err(refused) => folder.refused.push(refused),
             }
         }
         folder
+    }
+
+    /// Refuses the pipelines that would close a loop of triggers. `live` holds what is live now under each name that stays
+    /// live. It comes first: a file that arrives later is the one that closes a loop.
+    #[must_use]
+    pub fn refuse_loops(self, live: &BTreeMap<String, LiveFlow>) -> Self {
+        let Self { pipelines, mut refused, files } = self;
+        let is_live = |pipeline: &Pipeline| {
+            live.get(&pipeline.plan.name).is_some_and(|known| known.digest == pipeline.plan.digest)
+        };
+        let (kept, new): (Vec<_>, Vec<_>) = pipelines.into_iter().partition(|(pipeline, _)| is_live(pipeline));
+        let mut graph = TriggerGraph::default();
+        let kept_names: BTreeSet<&str> = kept.iter().map(|(pipeline, _)| pipeline.plan.name.as_str()).collect();
+        for (_, known) in live.iter().filter(|(name, _)| !kept_names.contains(name.as_str())) {
+            graph.insert(known.flow.clone());
+        }
+        let (mut accepted, mut waiting) = (Vec::new(), kept);
+        waiting.extend(new);
+        // A pipeline that is accepted may replace one that closed a loop. So those that were not are tried again.
+        let closing = loop {
+            let mut closing = Vec::new();
+            let count = waiting.len();
+            for loaded in waiting {
+                match graph.insert_unless_loop(TriggerFlow::from(&loaded.0)) {
+                    None => accepted.push(loaded),
+                    Some(problem) => closing.push((loaded, problem)),
+                }
+            }
+            if closing.is_empty() || closing.len() == count {
+                break closing;
+            }
+            waiting = closing.into_iter().map(|(loaded, _)| loaded).collect();
+        };
+        accepted.sort_by(|(a, _), (b, _)| a.plan.name.cmp(&b.plan.name));
+        refused.extend(closing.into_iter().map(|((pipeline, text), problem)| {
+            let name = pipeline.plan.name;
+            let file = files.get(&name).cloned().unwrap_or_default();
+            RefusedDefinition { file, name, text, problems: vec![problem] }
+        }));
+        refused.sort_by(|a, b| a.file.cmp(&b.file));
+        Self { pipelines: accepted, refused, files }
     }
 }
 
@@ -266,6 +323,14 @@ mod tests {
             "{}"
         }
 
+        fn makes_files(&self) -> bool {
+            true
+        }
+
+        fn always_makes_files(&self, _: &afterload_spanned_yaml::YamlNode) -> bool {
+            true
+        }
+
         fn validate(&self, _: &afterload_spanned_yaml::YamlNode, _: &ValidationContext) -> Vec<Diagnostic> {
             Vec::new()
         }
@@ -282,5 +347,56 @@ mod tests {
         let found = read_folder(folder.path(), &kinds, &ValidationContext::default()).expect("the folder can be read");
         assert_eq!((found.pipelines.len(), found.refused.len()), (1, 1));
         assert!(found.refused[0].summary_line().contains("another file holds"), "{}", found.refused[0].summary_line());
+    }
+
+    /// A folder of pipelines, each with the folder of the bucket that it takes and the one that it writes.
+    fn flows<const N: usize>(parts: [(&str, &str, &str); N]) -> PipelineFolder {
+        let kinds = StepCatalog(vec![std::sync::Arc::new(AnyWith)]);
+        let files = parts.map(|(name, from, to)| {
+            let text = format!(
+                "name: {name}\ntriggers: [{{ type: s3, bucket: uploads, prefix: {from}/ }}]\nsteps:\n  \
+                 - {{ id: a, uses: test.any, with: {{}}, output: {{ bucket: uploads, key: \"{to}/x\" }} }}\n"
+            );
+            (std::path::PathBuf::from(format!("{name}.yaml")), text)
+        });
+        PipelineFolder::from_results(files.iter().map(|(path, text)| {
+            (path.as_path(), compile_file(path, Ok(text.clone()), &kinds, &ValidationContext::default()))
+        }))
+    }
+
+    fn live(folder: &PipelineFolder) -> BTreeMap<String, LiveFlow> {
+        let flow = |(pipeline, _): &(Pipeline, String)| {
+            let flow = LiveFlow { digest: pipeline.plan.digest.clone(), flow: TriggerFlow::from(pipeline) };
+            (pipeline.plan.name.clone(), flow)
+        };
+        folder.pipelines.iter().map(flow).collect()
+    }
+
+    fn names(folder: &PipelineFolder) -> (Vec<&str>, Vec<&str>) {
+        let accepted = folder.pipelines.iter().map(|(pipeline, _)| pipeline.plan.name.as_str()).collect();
+        (accepted, folder.refused.iter().map(|refused| refused.name.as_str()).collect())
+    }
+
+    #[test]
+    fn file_that_closes_a_loop_is_refused_and_the_others_go_on() {
+        let both = || flows([("a", "in", "out"), ("b", "out", "in")]);
+        let found = both().refuse_loops(&BTreeMap::new());
+        assert_eq!(names(&found), (vec!["a"], vec!["b"]));
+        let refused = &found.refused[0];
+        assert_eq!((refused.file.as_str(), refused.problems[0].code), ("b.yaml", codes::TRIGGER_LOOP));
+        assert_eq!((refused.problems[0].span.line, refused.problems[0].span.col), (4, 72));
+        // What is live was there before.
+        let found = both().refuse_loops(&live(&flows([("b", "out", "in")])));
+        assert_eq!(names(&found), (vec!["b"], vec!["a"]));
+        // What is live counts without a file here, too.
+        let found = flows([("a", "in", "out")]).refuse_loops(&live(&flows([("b", "out", "in")])));
+        assert_eq!(names(&found), (vec![], vec!["a"]));
+    }
+
+    #[test]
+    fn files_that_change_together_are_judged_together() {
+        let before = live(&flows([("a", "x", "y"), ("b", "y", "z")]));
+        let found = flows([("a", "z", "y"), ("b", "y", "w")]).refuse_loops(&before);
+        assert_eq!(names(&found), (vec!["a", "b"], vec![]), "`a` alone would close a loop with the old `b`");
     }
 }

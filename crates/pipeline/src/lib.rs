@@ -9,11 +9,13 @@ pub mod expr;
 pub mod folder;
 pub mod params;
 pub mod plan;
+mod run_effect;
 mod schedule;
 mod schema;
 mod sql_files;
 pub mod step_kind;
 pub mod templated;
+mod trigger_graph;
 
 pub use ast::{CatchUp, KeySuffix, OnRunConflict};
 pub use compile::{CRON_EVENT_FIELDS, Pipeline, compile_definition};
@@ -25,6 +27,7 @@ pub use params::{FileRule, Param, ParamType};
 pub use plan::{
     Backoff, CronTrigger, EventTrigger, PipelinePlan, PlanStep, RetryPolicy, S3Trigger, Section, Sections, Trigger,
 };
+pub use run_effect::{CertainEffect, KeyShape, RunEffect};
 pub use schedule::{CronSchedule, LocalTime};
 pub use schema::pipeline_schema;
 pub use sql_files::{compile_with_sql_files, list_sql_files};
@@ -33,3 +36,4 @@ pub use step_kind::{
     ValueEncoding,
 };
 pub use templated::Templated;
+pub use trigger_graph::{TriggerFlow, TriggerGraph};

@@ -65,11 +65,6 @@ fn kind_input_schema(kind: &dyn StepKind, hoisted: &mut Map<String, Value>) -> V
 fn rewrite_refs(schema: &mut Value, kind: &str) {
     match schema {
         Value::Object(fields) => {
-            // Editors strike through deprecated fields, and `check` rejects these fields.
-            let text = fields.get("description").and_then(Value::as_str).unwrap_or_default();
-            if text.ends_with("ot supported yet.") {
-                fields.insert("deprecated".into(), true.into());
-            }
             if let Some(Value::String(target)) = fields.get_mut("$ref")
                 && let Some(name) = target.strip_prefix("#/$defs/")
             {

@@ -59,6 +59,7 @@ pub fn compile_with_sql_files(
     match compile_definition(file_name, &whole, kinds, around) {
         Ok(mut pipeline) if missing.is_empty() => {
             pipeline.warnings = pipeline.warnings.into_iter().map(placed).collect();
+            pipeline.effects.iter_mut().for_each(|effect| effect.span = original_span(effect.span, &cuts));
             Ok((pipeline, whole))
         }
         loaded => {

@@ -26,6 +26,17 @@ pub trait StepKind: Send + Sync {
     fn makes_files(&self) -> bool {
         false
     }
+    /// True if each successful run of a step with this `with:` block creates a file.
+    fn always_makes_files(&self, with: &YamlNode) -> bool {
+        let _ = with;
+        false
+    }
+    /// The URL to which each success of a step with this `with:` block sends a `POST` request; `None` if an expression
+    /// decides, or if it sends none. The field is `url`.
+    fn certain_post(&self, with: &YamlNode) -> Option<String> {
+        let _ = with;
+        None
+    }
     /// The fields of `with:` that the kind resolves itself.
     fn deferred_fields(&self) -> &'static [DeferredField] {
         &[]
@@ -143,6 +154,8 @@ pub struct ValidationContext {
     pub smtputf8: bool,
     /// Whether the service knows the URL by which the outside reaches it.
     pub has_public_url: Option<bool>,
+    /// The URL of the service. A step that calls its API may start other runs.
+    pub public_url: Option<String>,
     /// Asks databases about SQL. Without one, only the text is checked.
     pub query_verifier: Option<QueryVerifier>,
 }

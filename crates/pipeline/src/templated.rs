@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_quantity_says_what_is_expected_without_its_value() {
+    fn wrong_quantity_error_names_expected_form_without_value() {
         #[derive(Debug, Deserialize)]
         #[expect(dead_code, reason = "only read")]
         struct Quantities {

@@ -10,19 +10,22 @@ use hyper::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame};
 use s3s::{Body, StdError};
 
+use super::body_fault::{BodyFault, BodyFaultCell};
+
 /// The maximum size of a signed chunk. Its signature covers the whole chunk, so it cannot be split. Clients send 64 KiB
 /// to 1 MiB.
 const MAX_SIGNED_CHUNK_BYTES: u64 = 2 << 20;
 /// The maximum size of the line before a chunk.
 const MAX_CHUNK_LINE_BYTES: usize = 1024;
-/// The error text of a signed chunk that is too large. s3s keeps only the texts of errors.
-pub(super) const CHUNK_TOO_LARGE: &str = "ChunkTooLarge";
 
 /// Wraps the body if it is `aws-chunked`. Chunks without a signature are split into what has arrived.
-pub(super) fn limit_chunks(headers: &HeaderMap, body: Body) -> Body {
+pub(super) fn limit_chunks(headers: &HeaderMap, body: Body, fault: &BodyFaultCell) -> Body {
     let payload = headers.get("x-amz-content-sha256").map(hyper::header::HeaderValue::as_bytes).unwrap_or_default();
     match payload.starts_with(b"STREAMING-") {
-        true => Body::http_body_unsync(ChunkLimiter::new(body, payload.starts_with(b"STREAMING-UNSIGNED-"))),
+        true => {
+            let unsigned = payload.starts_with(b"STREAMING-UNSIGNED-");
+            Body::http_body_unsync(ChunkLimiter::new(body, unsigned, fault.clone()))
+        }
         false => body,
     }
 }
@@ -34,6 +37,7 @@ struct ChunkLimiter<B> {
     unsigned: bool,
     position: ChunkPosition,
     ready: VecDeque<Bytes>,
+    fault: BodyFaultCell,
 }
 
 enum ChunkPosition {
@@ -49,15 +53,15 @@ enum ChunkPosition {
 
 #[derive(Debug, thiserror::Error)]
 enum ChunkError {
-    #[error("{CHUNK_TOO_LARGE}")]
+    #[error("a signed chunk of the body is too large")]
     TooLarge,
     #[error("the chunks of the body are malformed")]
     Malformed,
 }
 
 impl<B> ChunkLimiter<B> {
-    fn new(body: B, unsigned: bool) -> Self {
-        Self { body, unsigned, position: ChunkPosition::Line(Vec::new()), ready: VecDeque::new() }
+    fn new(body: B, unsigned: bool, fault: BodyFaultCell) -> Self {
+        Self { body, unsigned, position: ChunkPosition::Line(Vec::new()), ready: VecDeque::new(), fault }
     }
 
     fn push_bytes(&mut self, mut bytes: Bytes) -> Result<(), ChunkError> {
@@ -138,8 +142,13 @@ impl<B: HttpBody<Data = Bytes, Error = StdError> + Unpin> HttpBody for ChunkLimi
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        self.push_bytes(bytes)?;
+                    if let Ok(bytes) = frame.into_data()
+                        && let Err(error) = self.push_bytes(bytes)
+                    {
+                        if matches!(error, ChunkError::TooLarge) {
+                            self.fault.set(BodyFault::ChunkTooLarge);
+                        }
+                        return Poll::Ready(Some(Err(error.into())));
                     }
                 }
                 ended => return Poll::Ready(ended),
@@ -154,7 +163,7 @@ mod tests {
 
     /// Feeds the text in pieces of this size.
     fn pass(text: &[u8], unsigned: bool, piece: usize) -> Result<Vec<u8>, ChunkError> {
-        let mut limiter = ChunkLimiter::new((), unsigned);
+        let mut limiter = ChunkLimiter::new((), unsigned, BodyFaultCell::default());
         text.chunks(piece).try_for_each(|piece| limiter.push_bytes(Bytes::copy_from_slice(piece)))?;
         Ok(limiter.ready.iter().flatten().copied().collect())
     }

@@ -18,7 +18,7 @@ use super::get::{ReadConditions, open_object, to_timestamp};
 use super::index::objects::{self, IndexedObject, ObjectDetails};
 use super::index::run_blocking;
 use super::index::{buckets, uploads};
-use super::put::{DEFAULT_CONTENT_TYPE, MAX_PUT_BYTES, build_details, receive_blob};
+use super::put::{DEFAULT_CONTENT_TYPE, IncomingBody, MAX_PUT_BYTES, build_details, receive_blob};
 
 pub(super) async fn copy_object(
     store: &Arc<S3Backend>,
@@ -129,7 +129,8 @@ async fn copy_blob(
     .await?;
     let mut expected = BodyExpectation::default();
     expected.length = Some(stretch.end - stretch.start);
-    let sealed = receive_blob(store, Some(StreamingBlob::new(body)), expected, None).await?;
+    let body = IncomingBody { bytes: Some(StreamingBlob::new(body)), ..IncomingBody::default() };
+    let sealed = receive_blob(store, body, expected).await?;
     Ok((object, sealed))
 }
 

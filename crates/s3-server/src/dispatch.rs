@@ -1,13 +1,11 @@
 //! Hands requests to s3s, admitted before and logged after.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use hyper::{Method, Request, StatusCode};
 use s3s::service::S3Service;
 use s3s::{Body, HttpResponse, S3Error};
 
 use super::admission::{AuthMethod, admit_request};
+use super::body_fault::BodyFaultCell;
 use super::chunk_limit::limit_chunks;
 use super::error_text;
 
@@ -16,13 +14,14 @@ use super::error_text;
 pub(super) async fn call_service(service: &S3Service, request: Request<Body>) -> (HttpResponse, AuthMethod) {
     let (mut parts, body) = request.into_parts();
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-    let broken = parts.extensions.get::<BrokenBody>().cloned().unwrap_or_default();
+    let body_fault = BodyFaultCell::from_extensions(&parts.extensions);
+    parts.extensions.insert(body_fault.clone());
     let (answered, auth) = match admit_request(&mut parts) {
         Err(refused) => (refused.to_http_response(), AuthMethod::Keyless),
         Ok(admitted) => {
             let auth = admitted.auth;
             parts.extensions.insert(admitted);
-            let body = limit_chunks(&parts.headers, body);
+            let body = limit_chunks(&parts.headers, body, &body_fault);
             let answered = service.call(Request::from_parts(parts, body)).await;
             (answered.map_err(|error| S3Error::internal_error(UnwritableResponse(error.into()))), auth)
         }
@@ -33,7 +32,7 @@ pub(super) async fn call_service(service: &S3Service, request: Request<Body>) ->
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     });
-    log_refusal(&method, &path, &response, broken.is_set());
+    log_refusal(&method, &path, &response, body_fault.get().is_some());
     (error_text::add_error_text(response), auth)
 }
 
@@ -52,20 +51,6 @@ fn log_refusal(method: &Method, path: &str, response: &HttpResponse, body_broken
         tracing::debug!(%method, path, status = status.as_u16(), code, "the embedded object store refused a request");
     } else if status != StatusCode::SERVICE_UNAVAILABLE && !error_text::is_logged_fault(&text) {
         tracing::error!(%method, path, status = status.as_u16(), code, "the embedded object store failed");
-    }
-}
-
-/// Set when a body ended in an error: its sender left, or was too slow.
-#[derive(Clone, Default)]
-pub(super) struct BrokenBody(Arc<AtomicBool>);
-
-impl BrokenBody {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -14,6 +14,7 @@ mod access;
 mod admission;
 mod api;
 mod blobs;
+mod body_fault;
 mod buckets;
 mod chunk_limit;
 pub mod codes;

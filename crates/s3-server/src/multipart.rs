@@ -19,7 +19,7 @@ use super::get::to_timestamp;
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::uploads::{self, UnfinishedUpload, UploadedPart};
 use super::list::{KeyEncoding, parse_max_entries, store_owner};
-use super::put::{DEFAULT_CONTENT_TYPE, build_details, parse_expected_body, receive_blob};
+use super::put::{DEFAULT_CONTENT_TYPE, IncomingBody, build_details, parse_expected_body, receive_blob};
 use afterload_object_store::{AnyPartSize, SkipMd5};
 
 const MAX_PARTS: i32 = 10_000;
@@ -82,7 +82,8 @@ pub(super) async fn upload_part(
     }
     let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
     store.read_index(move |sql| uploads::require_upload(sql, &bucket, &key, &id)).await?;
-    let sealed = receive_blob(store, input.body.take(), expected, request.trailing_headers.take()).await?;
+    let body = IncomingBody::take_from(input.body.take(), &mut request.trailing_headers, &request.extensions);
+    let sealed = receive_blob(store, body, expected).await?;
     let (etag, checksums) = (sealed.md5.clone(), sealed.checksums.clone());
     let UploadPartInput { bucket, key, upload_id, part_number, .. } = request.input;
     store.write_index(move |tx| uploads::put_part(tx, &bucket, &key, &upload_id, part_number, sealed)).await?;

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use futures::stream::Fuse;
 use futures::{FutureExt, StreamExt};
 use hyper::HeaderMap;
+use hyper::http::Extensions;
 use s3s::dto::{ChecksumType, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, TimestampFormat};
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, TrailingHeaders};
 use tokio::time::timeout;
 
 use super::S3Backend;
 use super::blobs::{BlobWriter, WrittenBlob};
-use super::chunk_limit::CHUNK_TOO_LARGE;
+use super::body_fault::{BodyFault, BodyFaultCell};
 use super::digest::{BodyExpectation, CHECKSUM_ALGORITHMS, fill_checksums, take_checksums};
 use super::error::{S3ServerError, s3_error};
 use super::index::objects::{self, ObjectDetails, WriteConditions};
 use super::index::{buckets, run_blocking};
-use afterload_http_listener::SlowBodyError;
 
 /// The maximum size of one request body.
 pub(super) const MAX_PUT_BYTES: u64 = 5 << 30;
@@ -53,7 +53,8 @@ pub(super) async fn put_object(
     )?;
     let bucket = input.bucket.clone();
     store.read_index(move |sql| buckets::ensure_bucket_exists(sql, &bucket)).await?;
-    let sealed = receive_blob(store, input.body.take(), expected, request.trailing_headers.take()).await?;
+    let body = IncomingBody::take_from(input.body.take(), &mut request.trailing_headers, &request.extensions);
+    let sealed = receive_blob(store, body, expected).await?;
     let checksums = sealed.checksums.clone();
     let PutObjectInput { bucket, key, content_type, if_match, if_none_match, .. } = request.input;
     let content_type = content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned());
@@ -118,21 +119,39 @@ fn strip_aws_chunked(encoding: &str) -> Option<String> {
     (!own.is_empty()).then(|| own.join(","))
 }
 
+/// A body as it arrives.
+#[derive(Default)]
+pub(super) struct IncomingBody {
+    pub(super) bytes: Option<StreamingBlob>,
+    /// The headers after the body, once it has ended.
+    pub(super) trailers: Option<TrailingHeaders>,
+    pub(super) fault: BodyFaultCell,
+}
+
+impl IncomingBody {
+    pub(super) fn take_from(
+        bytes: Option<StreamingBlob>,
+        trailers: &mut Option<TrailingHeaders>,
+        extensions: &Extensions,
+    ) -> Self {
+        Self { bytes, trailers: trailers.take(), fault: BodyFaultCell::from_extensions(extensions) }
+    }
+}
+
 /// Receives a body, checks it and writes it to a blob. The index does not name it yet.
 pub(super) async fn receive_blob(
     store: &Arc<S3Backend>,
-    body: Option<StreamingBlob>,
+    IncomingBody { bytes: body, trailers, fault }: IncomingBody,
     mut expected: BodyExpectation,
-    trailers: Option<TrailingHeaders>,
 ) -> S3Result<WrittenBlob> {
     let digests = expected.start_digests();
     let bodies = store.blobs.clone();
     let mut incoming = run_blocking(move || Ok(bodies.create_writer(digests)?)).await?;
     let mut size = 0;
     let mut body = body.unwrap_or_else(|| StreamingBlob::from(Body::empty())).fuse();
-    while let Some(first) = read_chunk(&mut body).await? {
+    while let Some(first) = read_chunk(&mut body, &fault).await? {
         let _permit = store.body_writes.acquire().await.map_err(|_| S3Error::from(S3ErrorCode::ServiceUnavailable))?;
-        let batch = collect_ready_chunks(first, &mut body)?;
+        let batch = collect_ready_chunks(first, &mut body, &fault)?;
         size += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
         if size > expected.length.unwrap_or(MAX_PUT_BYTES) {
             let code =
@@ -153,19 +172,19 @@ pub(super) async fn receive_blob(
     Ok(sealed)
 }
 
-async fn read_chunk(body: &mut Fuse<StreamingBlob>) -> S3Result<Option<Bytes>> {
+async fn read_chunk(body: &mut Fuse<StreamingBlob>, fault: &BodyFaultCell) -> S3Result<Option<Bytes>> {
     match timeout(BODY_READ_TIMEOUT, body.next()).await {
-        Ok(chunk) => chunk.transpose().map_err(|error| body_error(&error)),
+        Ok(chunk) => chunk.transpose().map_err(|error| body_error(&error, fault.get())),
         Err(_) => Err(S3ErrorCode::RequestTimeout.into()),
     }
 }
 
 /// Waits for nothing, so that a slow sender holds one chunk and not a whole batch.
-fn collect_ready_chunks(first: Bytes, body: &mut Fuse<StreamingBlob>) -> S3Result<Vec<Bytes>> {
+fn collect_ready_chunks(first: Bytes, body: &mut Fuse<StreamingBlob>, fault: &BodyFaultCell) -> S3Result<Vec<Bytes>> {
     let (mut size, mut batch) = (first.len(), vec![first]);
     while size < WRITE_BATCH_BYTES {
         let Some(Some(chunk)) = body.next().now_or_never() else { break };
-        let chunk = chunk.map_err(|error| body_error(&error))?;
+        let chunk = chunk.map_err(|error| body_error(&error, fault.get()))?;
         size += chunk.len();
         batch.push(chunk);
     }
@@ -180,13 +199,18 @@ async fn write_batch(mut incoming: BlobWriter, batch: Vec<Bytes>) -> Result<Blob
     .await
 }
 
-/// s3s does not export the types of these errors, so the text has to identify them.
-fn body_error(error: &StdError) -> S3Error {
+/// s3s does not export the types of its own errors, so the text has to identify those.
+fn body_error(error: &StdError, fault: Option<BodyFault>) -> S3Error {
     let text = error.to_string();
+    match fault {
+        Some(BodyFault::Slow) => return S3ErrorCode::RequestTimeout.into(),
+        Some(BodyFault::ChunkTooLarge) => {
+            return s3_error(S3ErrorCode::InvalidRequest, "A signed chunk of a body has at most 2 MiB.");
+        }
+        Some(BodyFault::Broken) | None => {}
+    }
     if text.contains("SignatureMismatch") {
         S3ErrorCode::SignatureDoesNotMatch.into()
-    } else if text.contains(SlowBodyError::MESSAGE) {
-        S3ErrorCode::RequestTimeout.into()
     } else if text.contains("Sha256Mismatch") {
         let mut error = s3_error(
             S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()),
@@ -194,8 +218,6 @@ fn body_error(error: &StdError) -> S3Error {
         );
         error.set_status_code(hyper::StatusCode::BAD_REQUEST);
         error
-    } else if text.contains(CHUNK_TOO_LARGE) {
-        s3_error(S3ErrorCode::InvalidRequest, "A signed chunk of a body has at most 2 MiB.")
     } else {
         tracing::debug!("an upload to the embedded object store ended early: {text}");
         S3ErrorCode::IncompleteBody.into()
@@ -216,15 +238,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_is_what_has_arrived_up_to_a_limit() {
+        let fault = BodyFaultCell::default();
         for (arrived, batched) in [(1, 1), (3, 3), (100, WRITE_BATCH_BYTES / (64 << 10))] {
             let mut body = endless_body(arrived);
-            let first = read_chunk(&mut body).await.unwrap().unwrap();
-            assert_eq!(collect_ready_chunks(first, &mut body).unwrap().len(), batched, "{arrived}");
+            let first = read_chunk(&mut body, &fault).await.unwrap().unwrap();
+            assert_eq!(collect_ready_chunks(first, &mut body, &fault).unwrap().len(), batched, "{arrived}");
         }
         let mut ended = StreamingBlob::wrap(stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"a"))])).fuse();
-        let first = read_chunk(&mut ended).await.unwrap().unwrap();
-        assert_eq!(collect_ready_chunks(first, &mut ended).unwrap().len(), 1);
-        assert_eq!(read_chunk(&mut ended).await.unwrap(), None);
+        let first = read_chunk(&mut ended, &fault).await.unwrap().unwrap();
+        assert_eq!(collect_ready_chunks(first, &mut ended, &fault).unwrap().len(), 1);
+        assert_eq!(read_chunk(&mut ended, &fault).await.unwrap(), None);
+    }
+
+    #[test]
+    fn fault_of_a_body_decides_before_the_text_of_its_error() {
+        let error: StdError = "SignatureMismatch".into();
+        for (fault, code) in [
+            (None, S3ErrorCode::SignatureDoesNotMatch),
+            (Some(BodyFault::Broken), S3ErrorCode::SignatureDoesNotMatch),
+            (Some(BodyFault::Slow), S3ErrorCode::RequestTimeout),
+            (Some(BodyFault::ChunkTooLarge), S3ErrorCode::InvalidRequest),
+        ] {
+            assert_eq!(*body_error(&error, fault).code(), code, "{fault:?}");
+        }
     }
 
     #[test]

@@ -18,11 +18,12 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::body_fault::{BodyFault, BodyFaultCell};
 use super::cors::CorsRequest;
-use super::dispatch::{BrokenBody, call_service};
+use super::dispatch::call_service;
 use super::lock::lock_unpoisoned;
 use super::safe_headers;
-use afterload_http_listener::{HttpTimeouts, ListenerOptions, RequestBody, serve_connections};
+use afterload_http_listener::{HttpTimeouts, ListenerOptions, RequestBody, SlowBodyError, serve_connections};
 
 /// The time limit for requests in progress during a shutdown.
 const S3_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,11 +61,11 @@ async fn handle_request(service: S3Service, request: Request<RequestBody>) -> Re
     }
     // A client that waits for `100 Continue` has not sent its body yet. A body that is too large is not worth reading.
     let waits = request.headers().contains_key(EXPECT) || request.body().size_hint().lower() > MAX_DRAINED_BYTES as u64;
-    let broken = BrokenBody::default();
-    let body_broken = broken.clone();
-    let mut request = request.map(|body| SharedBody { body: Arc::new(Mutex::new(body)), broken });
+    let fault = BodyFaultCell::default();
+    let body_fault = fault.clone();
+    let mut request = request.map(|body| SharedBody { body: Arc::new(Mutex::new(body)), fault });
     let unread = request.body().clone();
-    request.extensions_mut().insert(body_broken);
+    request.extensions_mut().insert(body_fault);
     let (mut response, auth) = call_service(&service, request.map(Body::http_body_unsync)).await;
     safe_headers::add_safe_headers(auth, &mut response);
     page.add_headers(&mut response);
@@ -96,7 +97,7 @@ async fn drain_body(unread: &SharedBody) {
 #[derive(Clone)]
 struct SharedBody {
     body: Arc<Mutex<RequestBody>>,
-    broken: BrokenBody,
+    fault: BodyFaultCell,
 }
 
 impl HttpBody for SharedBody {
@@ -105,8 +106,9 @@ impl HttpBody for SharedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut *lock_unpoisoned(&self.body)).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Err(_)))) {
-            self.broken.set();
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            let slow = SlowBodyError::is_cause_of(&**error);
+            self.fault.set(if slow { BodyFault::Slow } else { BodyFault::Broken });
         }
         polled
     }

@@ -9,8 +9,8 @@ pub(crate) use afterload_core::codes::{DATABASE_ERROR, FILE_NOT_AUTHORIZED, INTE
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_egress::codes::{WEBHOOK_EXPIRED, WEBHOOK_INVALID};
 pub(crate) use afterload_engine::codes::{
-    CONCURRENCY_KEY_INVALID, DEFINITION_MISMATCH, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, QUEUE_UNKNOWN, RUN_ENDED,
-    RUN_FILES_EXPIRED, RUN_NEVER_BEGAN, RUN_NOT_ENDED, RUN_SUCCEEDED,
+    CONCURRENCY_KEY_INVALID, DEFINITION_MISMATCH, HOPS_EXCEEDED, PIPELINE_NOT_FOUND, QUEUE_NOT_FOUND, QUEUE_UNKNOWN,
+    RUN_ENDED, RUN_FILES_EXPIRED, RUN_NEVER_BEGAN, RUN_NOT_ENDED, RUN_SUCCEEDED,
 };
 pub(crate) use afterload_mailer::codes::{BOUNCE_INVALID, BOUNCE_UNKNOWN};
 pub(crate) use afterload_object_store::codes::{

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_hide_the_value_whatever_their_text_says() {
+    fn errors_hide_the_value_that_their_text_quotes() {
         #[derive(Debug, Deserialize)]
         #[expect(dead_code, reason = "only read")]
         struct Sample {

@@ -65,6 +65,8 @@ pub struct RunRecord {
     pub params: serde_json::Value,
     /// The trigger event, as expressions see it; `None` for a call of the API.
     pub event: Option<serde_json::Value>,
+    /// How many runs came before it in its chain: each wrote or sent what started the next one.
+    pub hops: u32,
     /// The seals of the files in the params and the event.
     pub file_seals: FileSeals,
     /// The error: `{code, message, step}`.
@@ -99,7 +101,7 @@ pub struct RunFilter {
 }
 
 /// The columns are named one by one, because a later version may add columns while an older process still reads.
-const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, error, revision, run_at, cancel_requested_at, \
+const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, hops, error, revision, run_at, cancel_requested_at, \
      created_at, started_at, finished_at";
 
 /// The columns that [`run_from_row`] reads.
@@ -119,6 +121,7 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         origin: row.get_text("origin")?,
         params: row.get_sealed_json("params", &mut file_seals)?.unwrap_or_default(),
         event: row.get_sealed_json("event", &mut file_seals)?,
+        hops: row.get_u32("hops")?,
         file_seals,
         error: row.get_json("error")?,
         revision: row.get_int("revision")?,
@@ -159,12 +162,14 @@ pub struct RunStore<C>(pub(super) C);
 impl RunStore<&mut DbTx> {
     /// Stores a new run.
     pub async fn insert(self, run: &RunRecord) -> Result<()> {
-        let sql = "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, revision, created_at, run_at)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)";
+        let sql =
+            "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, hops, revision, created_at, run_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
         let RunRecord { id, pipeline, digest, origin, file_seals, created_at, .. } = run;
         let params = file_seals.seal_copy(&run.params);
         let event = run.event.as_ref().map(|event| file_seals.seal_copy(event).to_string());
-        let args = args![id, pipeline, digest, run.status.as_str(), origin, &params, event, *created_at, run.run_at];
+        let (status, hops) = (run.status.as_str(), run.hops);
+        let args = args![id, pipeline, digest, status, origin, &params, event, hops, *created_at, run.run_at];
         self.0.execute(sql, &args).await.map(drop)
     }
 

@@ -27,6 +27,16 @@ pub struct RunInfo {
     pub url: String,
     /// The name of its pipeline.
     pub pipeline: String,
+    /// How many runs came before it in its chain. Expressions do not see it.
+    #[serde(skip)]
+    pub hops: u32,
+}
+
+impl RunInfo {
+    /// How many runs come before a run that this one starts, by what it writes or sends.
+    pub fn next_hops(&self) -> u32 {
+        self.hops.saturating_add(1)
+    }
 }
 
 /// The step of a run.

@@ -31,6 +31,8 @@ pub struct OutputDestination {
     pub key: KeyTemplate,
     /// The `Cache-Control` header of the objects.
     pub cache_control: Option<String>,
+    /// How many runs came before a run that one of the objects starts.
+    pub hops: u32,
 }
 
 /// Where the artifacts of one attempt lie.
@@ -139,8 +141,11 @@ impl StepFiles {
             }
             Err(error) => return Err(error),
         };
-        let headers =
-            ObjectHeaders { content_type: content_type.to_owned(), cache_control: destination.cache_control.clone() };
+        let headers = ObjectHeaders {
+            content_type: content_type.to_owned(),
+            cache_control: destination.cache_control.clone(),
+            hops: destination.hops,
+        };
         let upload = inner.objects.start_upload(bucket, &key, headers).await?.trusted();
         Ok(FileSink { files: self.clone(), target: SinkTarget::User { fresh }, name: name.to_owned(), upload })
     }

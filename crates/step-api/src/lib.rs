@@ -56,6 +56,18 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
         let _ = check;
     }
 
+    /// True if each success of the step creates a file, whatever its expressions give. `check` finds loops of triggers
+    /// by it.
+    fn always_makes_files(&self) -> bool {
+        false
+    }
+
+    /// The URL to which each success of the step sends a `POST` request; `None` if an expression decides, or if it sends
+    /// none. The field must be `url`. `check` finds loops of triggers by it.
+    fn certain_post(&self) -> Option<String> {
+        None
+    }
+
     /// Runs the step. It may run again with the same `ctx.step.key` after a crash or a failure.
     fn run(self, ctx: StepContext, deps: Self::Deps) -> impl Future<Output = Result<Self::Outputs>> + Send;
 }
@@ -138,6 +150,14 @@ impl<S: Step> StepKind for Described<S> {
 
     fn makes_files(&self) -> bool {
         S::MAKES_FILES
+    }
+
+    fn always_makes_files(&self, with: &YamlNode) -> bool {
+        yaml::read_partial::<S>(with).0.is_some_and(|step| step.always_makes_files())
+    }
+
+    fn certain_post(&self, with: &YamlNode) -> Option<String> {
+        yaml::read_partial::<S>(with).0.and_then(|step| step.certain_post())
     }
 
     fn deferred_fields(&self) -> &'static [DeferredField] {

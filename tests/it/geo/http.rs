@@ -7,7 +7,7 @@ use afterload::config::{Config, GeoHttpConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{LIST, yaml};
-use crate::http::receiver::{Receiver, says};
+use crate::http::receiver::{Receiver, respond_with};
 use crate::support::{Database, TestApp, both, execute, numbers};
 
 both!(
@@ -38,7 +38,7 @@ async fn app(database: Database, with: &str, change: impl FnOnce(&mut Config)) -
 }
 
 fn good() -> axum::response::Response {
-    says(
+    respond_with(
         200,
         &[("content-type", "application/json")],
         json!({ "where": { "c": "fr", "at": "48.9,2.4" }, "as": "AS3215 Orange" }).to_string(),
@@ -47,8 +47,8 @@ fn good() -> axum::response::Response {
 
 async fn known_and_unknown_addresses_are_cached(database: Database) {
     let receiver = Receiver::start(|call| match call.path.as_str() {
-        path if path.contains("9.9.9.9") => says(200, &[], r#"{"ok": false}"#),
-        path if path.contains("7.7.7.7") => says(404, &[], "nobody"),
+        path if path.contains("9.9.9.9") => respond_with(200, &[], r#"{"ok": false}"#),
+        path if path.contains("7.7.7.7") => respond_with(404, &[], "nobody"),
         _ => good(),
     })
     .await;
@@ -80,7 +80,8 @@ async fn known_and_unknown_addresses_are_cached(database: Database) {
 
 async fn failing_service_is_skipped_and_its_circuit_opens(database: Database) {
     let receiver =
-        Receiver::start(|call| if call.path.starts_with("/bad/") { says(500, &[], "oops") } else { good() }).await;
+        Receiver::start(|call| if call.path.starts_with("/bad/") { respond_with(500, &[], "oops") } else { good() })
+            .await;
     let with = format!("{LIST}, providers: ['http:bad', 'http:good']");
     let app = app(database, &with, |config| {
         service(config, "bad", &receiver.url);
@@ -105,7 +106,7 @@ async fn service_retry_after_is_respected(database: Database) {
     let wait = Arc::new(AtomicU16::new(1));
     let wanted = wait.clone();
     let receiver = Receiver::start(move |call| match (call.before, wanted.load(Ordering::SeqCst)) {
-        (0, seconds) if seconds > 0 => says(429, &[("retry-after", seconds.to_string().as_str())], "slowly"),
+        (0, seconds) if seconds > 0 => respond_with(429, &[("retry-after", seconds.to_string().as_str())], "slowly"),
         _ => good(),
     })
     .await;
@@ -130,7 +131,11 @@ async fn service_retry_after_is_respected(database: Database) {
 async fn echoed_api_key_is_redacted(database: Database) {
     let receiver = Receiver::start(|call| {
         let key = call.headers["x-key"].clone();
-        says(200, &[("content-type", "application/json")], json!({ "where": { "c": "fr" }, "city": key }).to_string())
+        respond_with(
+            200,
+            &[("content-type", "application/json")],
+            json!({ "where": { "c": "fr" }, "city": key }).to_string(),
+        )
     })
     .await;
     let app = app(database, "ip: 8.8.8.8, providers: ['http:one']", |config| {
@@ -148,7 +153,7 @@ async fn echoed_api_key_is_redacted(database: Database) {
 }
 
 async fn unknown_address_is_asked_again_after_its_cache_time(database: Database) {
-    let receiver = Receiver::start(|_| says(404, &[], "nobody")).await;
+    let receiver = Receiver::start(|_| respond_with(404, &[], "nobody")).await;
     let app = app(database, "ip: 8.8.8.8, providers: ['http:one'], cache: 30d", |config| {
         service(config, "one", &receiver.url);
     })

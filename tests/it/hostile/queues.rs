@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Database, Server, TestApp, both, eventually};
 
 both!(
-    run_names_only_known_queues,
+    run_names_only_existing_queues,
     worker_ends_when_nothing_names_its_queue,
     due_jobs_are_found_in_any_number_of_queues,
 );
@@ -28,7 +28,7 @@ async fn app(database: Database) -> TestApp {
         .await
 }
 
-async fn run_names_only_known_queues(database: Database) {
+async fn run_names_only_existing_queues(database: Database) {
     let app = app(database).await;
     let before = app.app.engine.list_queues().await.unwrap().len();
     for number in 0..50 {

@@ -1,97 +1,56 @@
 //! Clients that send or read slowly: each wait has an end, and takes no room from others.
 
-use std::time::Duration;
-
 use afterload::config::ConnectionLimits;
-use afterload_core::units::HumanDuration;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
+use crate::support::raw_http::{
+    PEER_TIMEOUT, SHORT_LIMIT, patient_limits, read_response, read_until_closed, send_bytes,
+};
 use crate::support::{Database, TestApp, eventually};
 
 const PIPELINE: &str = "name: up\nparams:\n  file: { type: file }\nsteps:\n  - { id: one, uses: test.step }\n";
-/// A test that waits longer fails.
-const TEST_TIMEOUT: Duration = Duration::from_secs(120);
-const SHORT: HumanDuration = HumanDuration(Duration::from_millis(200));
-const LONG: HumanDuration = HumanDuration(Duration::from_secs(3600));
-
-/// All limits are so long that the test would time out, except for those that it shortens.
-fn patient() -> ConnectionLimits {
-    ConnectionLimits {
-        header_timeout: LONG,
-        idle_timeout: LONG,
-        body_window: LONG,
-        write_timeout: LONG,
-        ..ConnectionLimits::default()
-    }
-}
 
 async fn start(limits: ConnectionLimits) -> TestApp {
     let builder = TestApp::builder(Database::Sqlite).pipeline("up", PIPELINE);
     builder.config(|config| config.limits.connections = limits).start().await
 }
 
-async fn send(app: &TestApp, bytes: impl AsRef<[u8]>) -> TcpStream {
-    let mut stream = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
-    stream.write_all(bytes.as_ref()).await.unwrap();
-    stream
-}
-
-/// Reads until the service closes the connection.
-async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let read = async {
-        let mut buffer = vec![0; 64 << 10];
-        // A reset ends the connection too.
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, read).await.expect("the connection is closed");
-    bytes
-}
-
-/// Reads one response with a length: its status and body.
-async fn answer(stream: &mut TcpStream) -> (u16, Value) {
-    let mut bytes = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&bytes);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let head = head.to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                return (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or_default());
-            }
-        }
-        let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(TEST_TIMEOUT, stream.read(&mut buffer)).await.expect("an answer").unwrap();
-        assert!(read > 0, "the connection ended after {:?}", String::from_utf8_lossy(&bytes));
-        bytes.extend_from_slice(&buffer[..read]);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_have_a_time_limit() {
+    let app = start(ConnectionLimits { header_timeout: SHORT_LIMIT, ..patient_limits() }).await;
+    for beginning in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n"] {
+        assert_eq!(read_until_closed(&mut send_bytes(&app.url, beginning).await).await, b"", "{beginning:?}");
     }
+    app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heads_have_a_time_limit() {
-    let app = start(ConnectionLimits { header_timeout: SHORT, ..patient() }).await;
-    for beginning in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n"] {
-        assert_eq!(read_to_end(&mut send(&app, beginning).await).await, b"", "{beginning:?}");
-    }
+async fn heads_have_a_size_limit() {
+    let app = start(patient_limits()).await;
+    let head = |size: usize| {
+        let start = "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ";
+        format!("{start}{}", "y".repeat(size - start.len()))
+    };
+    let mut long = send_bytes(&app.url, format!("{}\r\n\r\n", head(60 << 10))).await;
+    assert_eq!(read_response(&mut long).await.0, 200);
+    let refused = read_until_closed(&mut send_bytes(&app.url, head(64 << 10)).await).await;
+    assert!(refused.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&refused));
     app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_between_requests_have_a_time_limit() {
-    let app = start(ConnectionLimits { idle_timeout: SHORT, ..patient() }).await;
-    let mut idle = send(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert_eq!(answer(&mut idle).await.0, 200);
-    assert_eq!(read_to_end(&mut idle).await, b"");
+    let app = start(ConnectionLimits { idle_timeout: SHORT_LIMIT, ..patient_limits() }).await;
+    let mut idle = send_bytes(&app.url, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(read_response(&mut idle).await.0, 200);
+    assert_eq!(read_until_closed(&mut idle).await, b"");
     app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_have_a_minimum_rate() {
-    let app = start(ConnectionLimits { body_window: SHORT, ..patient() }).await;
+    let app = start(ConnectionLimits { body_window: SHORT_LIMIT, ..patient_limits() }).await;
     let ticket = announce(&app, 5000).await;
     let heads = [
         format!(
@@ -106,26 +65,26 @@ async fn bodies_have_a_minimum_rate() {
     ];
     for head in heads {
         let part = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\none";
-        let mut slow = send(&app, format!("{head}\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{part}")).await;
-        let (status, problem) = answer(&mut slow).await;
+        let mut slow = send_bytes(&app.url, format!("{head}\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{part}")).await;
+        let (status, problem) = read_response(&mut slow).await;
         assert_eq!((status, problem["code"].as_str()), (408, Some("request_timeout")), "{head}: {problem}");
-        read_to_end(&mut slow).await;
+        read_until_closed(&mut slow).await;
     }
     app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_read_nothing_are_dropped() {
-    let limits = ConnectionLimits { write_timeout: SHORT, api: Some(1), ..patient() };
+    let limits = ConnectionLimits { write_timeout: SHORT_LIMIT, api: Some(1), ..patient_limits() };
     let app = start(limits).await;
     let size = 64 << 20;
     let run = app.upload("up", "a.bin", vec![7; size]).await;
     let run = app.ended(&run).await;
     let id = run["params"]["file"]["artifact_id"].as_str().unwrap();
     let head = format!("GET /v1/artifacts/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", app.admin_key);
-    let mut reader = send(&app, head).await;
+    let mut reader = send_bytes(&app.url, head).await;
     let mut status = [0; 12];
-    tokio::time::timeout(TEST_TIMEOUT, reader.read_exact(&mut status)).await.expect("an answer").unwrap();
+    tokio::time::timeout(PEER_TIMEOUT, reader.read_exact(&mut status)).await.expect("an answer").unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
     // The one connection of the service is free again once it has dropped the reader.
     eventually("the end of the download", async || {
@@ -133,7 +92,7 @@ async fn clients_that_read_nothing_are_dropped() {
         answer.status().is_success().then_some(())
     })
     .await;
-    assert!(read_to_end(&mut reader).await.len() < size, "the rest was not sent");
+    assert!(read_until_closed(&mut reader).await.len() < size, "the rest was not sent");
     app.finish().await;
 }
 
@@ -142,15 +101,20 @@ async fn event_streams_outlive_the_limits_on_requests() {
     let builder = TestApp::builder(Database::Sqlite);
     let gate = builder.folder().join("gate");
     let yaml = format!("name: p\nsteps:\n  - {{ id: one, uses: test.step, with: {{ until: {} }} }}\n", gate.display());
-    let limits = ConnectionLimits { idle_timeout: SHORT, body_window: SHORT, write_timeout: SHORT, ..patient() };
+    let limits = ConnectionLimits {
+        idle_timeout: SHORT_LIMIT,
+        body_window: SHORT_LIMIT,
+        write_timeout: SHORT_LIMIT,
+        ..patient_limits()
+    };
     let app = builder.pipeline("p", &yaml).config(|config| config.limits.connections = limits).start().await;
     let run = app.run("p", json!({})).await;
     let stream = app.get(&format!("/v1/runs/{}/events", run["id"].as_str().unwrap())).await;
     // Other connections come and go by these limits meanwhile.
     for _ in 0..3 {
-        let mut idle = send(&app, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        assert_eq!(answer(&mut idle).await.0, 200);
-        assert_eq!(read_to_end(&mut idle).await, b"");
+        let mut idle = send_bytes(&app.url, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert_eq!(read_response(&mut idle).await.0, 200);
+        assert_eq!(read_until_closed(&mut idle).await, b"");
     }
     std::fs::write(&gate, "").unwrap();
     let events = stream.text().await.unwrap();
@@ -171,7 +135,7 @@ fn path_of(app: &TestApp, ticket: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_leave_room_for_keys() {
-    let app = start(patient()).await;
+    let app = start(patient_limits()).await;
     let put = |ticket: &Value| {
         let (client, url) = (app.client.clone(), ticket["url"].as_str().unwrap().to_owned());
         async move {
@@ -188,7 +152,7 @@ async fn tokens_leave_room_for_keys() {
         let head = format!("PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\no", path_of(&app, &ticket));
         let stream;
         (stream, refused) = eventually("an answer to a second upload by the same token", async || {
-            let stream = send(&app, &head).await;
+            let stream = send_bytes(&app.url, &head).await;
             match put(&ticket).await {
                 (409, Some(code), true) if code == "upload_in_progress" => Some((stream, None)),
                 (503, Some(code), true) if code == "too_many_uploads" => Some((stream, Some(ticket.clone()))),

@@ -11,7 +11,7 @@ use futures::stream;
 use serde_json::{Value, json};
 
 use super::outputs;
-use super::receiver::{Receiver, says};
+use super::receiver::{Receiver, respond_with};
 use crate::support::{Database, Place, TestApp, both, eventually};
 
 both!(request_after_a_crash_keeps_its_idempotency_key, cancel_stops_a_hanging_request);
@@ -66,9 +66,9 @@ async fn refused(app: &TestApp, params: Value) -> (String, u64) {
 async fn response_limits_are_enforced() {
     let packed = bomb();
     let server = Receiver::start(move |call| match call.path.as_str() {
-        "/silent" => says(200, &[], silent()),
-        "/bomb" => says(200, &[("content-encoding", "gzip"), ("content-type", "text/plain")], packed.clone()),
-        _ => says(200, &[], endless()),
+        "/silent" => respond_with(200, &[], silent()),
+        "/bomb" => respond_with(200, &[("content-encoding", "gzip"), ("content-type", "text/plain")], packed.clone()),
+        _ => respond_with(200, &[], endless()),
     })
     .await;
     // This server accepts connections and never answers.
@@ -96,7 +96,7 @@ async fn response_limits_are_enforced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirects_obey_the_egress_policy() {
-    let inside = Receiver::start(|_| says(200, &[], "the inside")).await;
+    let inside = Receiver::start(|_| respond_with(200, &[], "the inside")).await;
     let port = inside.port;
     let outside = Receiver::start(move |call| {
         let to = match call.path.as_str() {
@@ -108,7 +108,7 @@ async fn redirects_obey_the_egress_policy() {
             "/circle" => "/circle".to_owned(),
             _ => "file:///etc/passwd".to_owned(),
         };
-        says(302, &[("location", &to)], "")
+        respond_with(302, &[("location", &to)], "")
     })
     .await;
     // What is allowed stands in for the public internet.
@@ -132,8 +132,8 @@ async fn redirects_obey_the_egress_policy() {
 
 async fn request_after_a_crash_keeps_its_idempotency_key(database: Database) {
     let server = Receiver::start(|call| match call.before {
-        0 => says(200, &[], silent()),
-        _ => says(200, &[], "done"),
+        0 => respond_with(200, &[], silent()),
+        _ => respond_with(200, &[], "done"),
     })
     .await;
     let mut place = Place::new(database).await;
@@ -155,7 +155,7 @@ async fn request_after_a_crash_keeps_its_idempotency_key(database: Database) {
 }
 
 async fn cancel_stops_a_hanging_request(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], silent())).await;
+    let server = Receiver::start(|_| respond_with(200, &[], silent())).await;
     let app = app(&["127.0.0.1".into()], database).await;
     for (before, save) in [Value::Null, json!("a.bin")].into_iter().enumerate() {
         let run = app.run("call", json!({ "url": server.url, "timeout": "1h", "save": save })).await;

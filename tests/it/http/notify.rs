@@ -6,7 +6,7 @@ use afterload_core::clock::Clock;
 use afterload_state::{Db, DefinitionRecord, NotificationStatus, RunStatus};
 use serde_json::{Value, json};
 
-use super::receiver::{Receiver, says};
+use super::receiver::{Receiver, respond_with};
 use super::{secret, verify};
 use crate::support::{Database, Server, TestApp, both, eventually, execute};
 
@@ -40,7 +40,7 @@ async fn start(app: &TestApp, params: Value, url: &str) -> Value {
 }
 
 /// Waits until the notification of a run has this status, and returns the run.
-async fn told(app: &TestApp, run: &Value, status: &str) -> Value {
+async fn notified_run(app: &TestApp, run: &Value, status: &str) -> Value {
     let id = run["id"].as_str().unwrap();
     eventually("a notification", async || {
         let run = app.show(id).await;
@@ -50,7 +50,7 @@ async fn told(app: &TestApp, run: &Value, status: &str) -> Value {
 }
 
 async fn end_of_run_is_notified_if_requested(database: Database) {
-    let server = Receiver::start(|_| says(204, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(204, &[], "")).await;
     let (app, url) = (app(database).await, format!("{}/hook?token=canary", server.url));
     let secret = secret(&app);
     let held = start(&app, json!({ "refuse": "hold" }), &url).await;
@@ -62,11 +62,11 @@ async fn end_of_run_is_notified_if_requested(database: Database) {
     );
     assert_eq!(waiting["url"], json!(server.url), "path and query may be a secret");
     app.post(&format!("/v1/runs/{}/cancel", held["id"].as_str().unwrap()), json!({})).await;
-    told(&app, &held, "sent").await;
+    notified_run(&app, &held, "sent").await;
     let good = start(&app, json!({}), &url).await;
-    let good = told(&app, &good, "sent").await;
+    let good = notified_run(&app, &good, "sent").await;
     let bad = start(&app, json!({ "file": "/nowhere" }), &url).await;
-    told(&app, &bad, "sent").await;
+    notified_run(&app, &bad, "sent").await;
     let calls = server.calls();
     let kinds: Vec<_> = calls.iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap()).collect();
     let types: Vec<_> = kinds.iter().map(|body| body["type"].as_str().unwrap()).collect();
@@ -91,7 +91,7 @@ async fn end_of_run_is_notified_if_requested(database: Database) {
     let form = reqwest::multipart::Form::new().text("file", "");
     let request = app.client.post(format!("{}/v1/pipelines/p/runs", app.url)).query(&[("notify_url", &url)]);
     let run: Value = request.bearer_auth(&app.admin_key).multipart(form).send().await.unwrap().json().await.unwrap();
-    told(&app, &run, "sent").await;
+    notified_run(&app, &run, "sent").await;
     let quiet = app.run_to_end("p", json!({})).await;
     assert_eq!((&quiet["notification"], server.calls().len()), (&Value::Null, 4));
     app.finish().await;
@@ -99,9 +99,9 @@ async fn end_of_run_is_notified_if_requested(database: Database) {
 
 async fn failed_notification_is_retried_with_the_same_id(database: Database) {
     let server = Receiver::start(|call| match call.before {
-        0 => says(503, &[("retry-after", "1")], "canary"),
-        1 => says(302, &[("location", "/elsewhere")], ""),
-        _ => says(200, &[], ""),
+        0 => respond_with(503, &[("retry-after", "1")], "canary"),
+        1 => respond_with(302, &[("location", "/elsewhere")], ""),
+        _ => respond_with(200, &[], ""),
     })
     .await;
     let app = app(database).await;
@@ -114,7 +114,7 @@ async fn failed_notification_is_retried_with_the_same_id(database: Database) {
     let error = &pending["notification"]["error"];
     assert!(["http_server_error", "http_unexpected_status"].contains(&error["code"].as_str().unwrap()), "{pending}");
     assert!(!error.to_string().contains("canary"), "{pending}");
-    let run = told(&app, &run, "sent").await;
+    let run = notified_run(&app, &run, "sent").await;
     assert_eq!((&run["notification"]["attempts"], &run["notification"]["error"]), (&json!(3), &Value::Null), "{run}");
     let (calls, secret) = (server.calls(), secret(&app));
     assert_eq!(calls.len(), 3, "a webhook follows no redirect: {calls:?}");
@@ -126,16 +126,16 @@ async fn failed_notification_is_retried_with_the_same_id(database: Database) {
 }
 
 async fn retried_run_sends_a_second_notification(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let app = app(database).await;
     let path = app.dir.path().join("there");
     let run = start(&app, json!({ "file": path }), &server.url).await;
-    told(&app, &run, "sent").await;
+    notified_run(&app, &run, "sent").await;
     std::fs::write(path, "").unwrap();
     let (status, again) = app.post(&format!("/v1/runs/{}/retry", run["id"].as_str().unwrap()), json!({})).await;
     assert!((200..300).contains(&status), "{again}");
     eventually("the second message", async || (server.calls().len() == 2).then_some(())).await;
-    let run = told(&app, &run, "sent").await;
+    let run = notified_run(&app, &run, "sent").await;
     let calls = server.calls();
     let types: Vec<_> =
         calls.iter().map(|call| serde_json::from_str::<Value>(&call.body).unwrap()["type"].clone()).collect();
@@ -145,10 +145,10 @@ async fn retried_run_sends_a_second_notification(database: Database) {
 }
 
 async fn blocked_notification_url_fails_at_once(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let app = TestApp::builder(database).pipeline("p", PIPELINE).start().await;
     let run = start(&app, json!({}), &format!("http://localhost:{}/canary", server.port)).await;
-    let run = told(&app, &run, "failed").await;
+    let run = notified_run(&app, &run, "failed").await;
     let (notification, error) = (&run["notification"], &run["notification"]["error"]);
     assert_eq!(
         (&notification["attempts"], &error["code"], &run["status"]),
@@ -168,7 +168,7 @@ async fn runs_that_never_start_are_notified(database: Database) {
     let one_at_a_time = |name: &str, conflict: &str| {
         format!("name: {name}\nconcurrency: {{ key: one, limit: 1, on_conflict: {conflict} }}\n{steps}")
     };
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let app = TestApp::builder(database)
         .pipeline("skips", &one_at_a_time("skips", "skip"))
         .pipeline("queues", &one_at_a_time("queues", "queue"))
@@ -183,7 +183,7 @@ async fn runs_that_never_start_are_notified(database: Database) {
         if name == "queues" {
             app.post(&format!("/v1/runs/{}/cancel", second["id"].as_str().unwrap()), json!({})).await;
         }
-        let second = told(&app, &second, "sent").await;
+        let second = notified_run(&app, &second, "sent").await;
         assert_eq!((&second["status"], &second["steps"][0]["status"]), (&json!("cancelled"), &json!("cancelled")));
         app.post(&format!("/v1/runs/{}/cancel", first["id"].as_str().unwrap()), json!({})).await;
         app.ended(&first).await;
@@ -197,7 +197,7 @@ async fn hanging_receiver_delays_no_other_notification(database: Database) {
     // This server accepts connections and never answers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf = format!("http://{}/", deaf.local_addr().unwrap());
-    let (server, app) = (Receiver::start(|_| says(200, &[], "")).await, app(database).await);
+    let (server, app) = (Receiver::start(|_| respond_with(200, &[], "")).await, app(database).await);
     let hanging = start(&app, json!({}), &deaf).await;
     app.ended(&hanging).await;
     eventually("the attempt", async || {
@@ -206,7 +206,7 @@ async fn hanging_receiver_delays_no_other_notification(database: Database) {
     })
     .await;
     let good = start(&app, json!({}), &server.url).await;
-    told(&app, &good, "sent").await;
+    notified_run(&app, &good, "sent").await;
     let hanging = app.show(hanging["id"].as_str().unwrap()).await;
     assert_eq!((&hanging["status"], &hanging["notification"]["status"]), (&json!("succeeded"), &json!("pending")));
     // A hanging receiver does not delay the shutdown either.

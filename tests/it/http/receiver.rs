@@ -71,7 +71,7 @@ async fn receive<R: IntoResponse>(request: Request, seen: &Mutex<Vec<Call>>, ans
 }
 
 /// Creates a response from a status, headers and a body.
-pub fn says(status: u16, headers: &[(&'static str, &str)], body: impl Into<Body>) -> Response {
+pub fn respond_with(status: u16, headers: &[(&'static str, &str)], body: impl Into<Body>) -> Response {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.insert(*name, value.parse().unwrap());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::receiver::{Receiver, says};
+use super::receiver::{Receiver, respond_with};
 use super::{error, outputs, secret, verify};
 use crate::support::{Database, Place, Server, TestApp, both, eventually, execute};
 
@@ -27,9 +27,13 @@ async fn app(database: Database, yaml: &str) -> TestApp {
 
 async fn request_is_sent_as_configured_and_response_is_an_output(database: Database) {
     let server = Receiver::start(|call| match call.path.as_str() {
-        "/moved" => says(307, &[("location", "/orders?page=2")], ""),
-        path if path.starts_with("/form") => says(200, &[], "not JSON"),
-        _ => says(201, &[JSON, ("x-rate", "9"), ("set-cookie", "canary")], r#"{"id": 7, "deep": {"list": [1, 2]}}"#),
+        "/moved" => respond_with(307, &[("location", "/orders?page=2")], ""),
+        path if path.starts_with("/form") => respond_with(200, &[], "not JSON"),
+        _ => respond_with(
+            201,
+            &[JSON, ("x-rate", "9"), ("set-cookie", "canary")],
+            r#"{"id": 7, "deep": {"list": [1, 2]}}"#,
+        ),
     })
     .await;
     let yaml = r#"
@@ -97,9 +101,9 @@ steps:
 
 async fn failed_request_is_retried_with_same_id_and_valid_signature(database: Database) {
     let server = Receiver::start(|call| match call.before {
-        0 => says(503, &[("retry-after", "1")], "busy"),
-        1 => says(429, &[("retry-after", "1")], "busy"),
-        _ => says(200, &[], ""),
+        0 => respond_with(503, &[("retry-after", "1")], "busy"),
+        1 => respond_with(429, &[("retry-after", "1")], "busy"),
+        _ => respond_with(200, &[], ""),
     })
     .await;
     let yaml = r#"
@@ -127,7 +131,7 @@ steps:
 }
 
 async fn each_item_has_its_own_idempotency_key(database: Database) {
-    let server = Receiver::start(|call| says(200, &[], call.path.clone())).await;
+    let server = Receiver::start(|call| respond_with(200, &[], call.path.clone())).await;
     let yaml = r#"
 name: items
 params: { url: { type: string } }
@@ -154,7 +158,7 @@ steps:
 }
 
 async fn recorded_request_is_not_repeated(database: Database) {
-    let server = Receiver::start(|_| says(200, &[JSON], r#"{"from": "the server"}"#)).await;
+    let server = Receiver::start(|_| respond_with(200, &[JSON], r#"{"from": "the server"}"#)).await;
     let yaml = r#"
 name: once
 params: { url: { type: string } }
@@ -190,7 +194,8 @@ steps:
 async fn body_is_saved_up_to_max_size(database: Database) {
     let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let body = large.clone();
-    let server = Receiver::start(move |_| says(200, &[("content-type", "application/pdf")], body.clone())).await;
+    let server =
+        Receiver::start(move |_| respond_with(200, &[("content-type", "application/pdf")], body.clone())).await;
     let yaml = r#"
 name: saves
 params: { url: { type: string }, name: { type: string } }
@@ -227,7 +232,7 @@ steps:
 async fn status_decides_between_success_retry_and_failure(database: Database) {
     let server = Receiver::start(|call| {
         let status = call.path[1..4].parse().unwrap();
-        says(status, &[], "the\nreason")
+        respond_with(status, &[], "the\nreason")
     })
     .await;
     let yaml = r#"
@@ -264,7 +269,7 @@ steps:
 }
 
 async fn values_stay_in_their_part_of_the_url(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let yaml = r#"
 name: urls
 params: { url: { type: string }, id: { type: string } }
@@ -287,10 +292,12 @@ steps:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn response_is_decoded_by_its_charset() {
     let server = Receiver::start(|call| match call.path.as_str() {
-        "/latin1" => {
-            says(200, &[("content-type", "application/json; charset=ISO-8859-1")], b"{\"a\": \"caf\xe9\"}".to_vec())
-        }
-        _ => says(200, &[JSON], "\u{feff}{\"a\": \"café\"}"),
+        "/latin1" => respond_with(
+            200,
+            &[("content-type", "application/json; charset=ISO-8859-1")],
+            b"{\"a\": \"caf\xe9\"}".to_vec(),
+        ),
+        _ => respond_with(200, &[JSON], "\u{feff}{\"a\": \"café\"}"),
     })
     .await;
     let yaml = "name: charset\nparams: { url: { type: string } }\nsteps:\n  - { id: call, uses: http.request, with: { url: \"${{ params.url }}\" } }\n";
@@ -305,7 +312,7 @@ async fn response_is_decoded_by_its_charset() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn private_addresses_are_blocked_unless_allowed() {
-    let server = Receiver::start(|_| says(200, &[], "the inside")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "the inside")).await;
     let yaml = "name: ssrf\nparams: { url: { type: string } }\nsteps:\n  - { id: call, uses: http.request, with: { url: \"${{ params.url }}\" } }\n";
     let app = TestApp::builder(Database::Sqlite).pipeline("ssrf", yaml).start().await;
     let port = server.port;
@@ -323,7 +330,7 @@ async fn echoed_secret_is_redacted(database: Database) {
     // Echoes everything that it receives, and fails the second call.
     let server = Receiver::start(|call| {
         let status = if call.path.starts_with("/fail") { 400 } else { 200 };
-        says(status, &[JSON, ("x-echo", &call.headers["authorization"])], serde_json::to_string(call).unwrap())
+        respond_with(status, &[JSON, ("x-echo", &call.headers["authorization"])], serde_json::to_string(call).unwrap())
     })
     .await;
     let yaml = r#"

@@ -118,6 +118,18 @@ fn scans_that_end_early_are_truncated() {
         let restart = [&whole[..end], b"\xff\xd0\xff\xd9tail"].concat();
         assert_eq!(code(&restart, "100%"), "fine", "{name}");
     }
+    // Between two scans, where all that is there is whole.
+    let whole = std::fs::read(folder.path().join("progressive.jpg")).unwrap();
+    let starts = |at: &usize| [b"\xff\xc4", b"\xff\xda"].iter().any(|marker| whole[*at..].starts_with(*marker));
+    let first = whole.windows(2).position(|marker| marker == b"\xff\xda").unwrap();
+    let cuts: Vec<usize> = (first + 2..whole.len()).filter(starts).collect();
+    assert!(cuts.len() > 8, "{cuts:?}");
+    for cut in cuts {
+        for end in [&b""[..], b"\xff\xd9"] {
+            let cut_off = [&whole[..cut], end].concat();
+            assert_eq!(code(&cut_off, "100%"), "image_truncated", "up to {cut}, then {end:?}");
+        }
+    }
     // A restart marker in the scan of a file that has none.
     let whole = std::fs::read(folder.path().join("420.jpg")).unwrap();
     let middle = whole.len() / 2;

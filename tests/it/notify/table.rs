@@ -13,7 +13,7 @@ both!(
     followers_that_change_during_the_run_are_counted_once,
     keys_of_any_type_are_paged,
     invalid_columns_and_keys_are_reported,
-    errors_keep_their_code_whatever_their_text_says,
+    error_code_does_not_depend_on_the_error_text,
     rows_are_unique_without_checkpoints,
 );
 
@@ -224,7 +224,7 @@ async fn invalid_columns_and_keys_are_reported(database: Database) {
     app.finish().await;
 }
 
-async fn errors_keep_their_code_whatever_their_text_says(database: Database) {
+async fn error_code_does_not_depend_on_the_error_text(database: Database) {
     let app = app(database, &yaml("", WHOLE).replace("into: timeline", "into: picky")).await;
     app.sql(
         "CREATE TABLE picky (person BIGINT NOT NULL, post BIGINT NOT NULL, reason TEXT, lang TEXT, \

@@ -6,7 +6,7 @@ use afterload::config::Secret;
 use serde_json::{Value, json};
 
 use super::{counts, id};
-use crate::http::receiver::{Call, Receiver, says};
+use crate::http::receiver::{Call, Receiver, respond_with};
 use crate::http::{secret, verify};
 use crate::support::{Database, Place, TestApp, both, eventually};
 
@@ -58,7 +58,7 @@ async fn app(database: Database, hook: &str, rest: &str, allow: &[&str]) -> Test
 }
 
 /// Returns the paths of the calls, each with its webhook id.
-fn told(server: &Receiver) -> Vec<(String, String)> {
+fn received_events(server: &Receiver) -> Vec<(String, String)> {
     let told = |call: &Call| (call.path.clone(), call.headers["webhook-id"].clone());
     let mut told: Vec<_> = server.calls().iter().map(told).collect();
     told.sort();
@@ -66,11 +66,11 @@ fn told(server: &Receiver) -> Vec<(String, String)> {
 }
 
 fn paths(server: &Receiver) -> Vec<String> {
-    told(server).into_iter().map(|(path, _)| path).collect()
+    received_events(server).into_iter().map(|(path, _)| path).collect()
 }
 
 async fn each_recipient_gets_one_webhook_and_mention_wins(database: Database) {
-    let server = Receiver::start(|_| says(204, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(204, &[], "")).await;
     let app = app(database, SIGNED, "chunk: 2", &["127.0.0.1"]).await;
     // User text is never evaluated, even if it looks like an expression.
     let text = "@bob, @zoë and @nobody ${{ person.hook }} {{ person.hook }}";
@@ -94,26 +94,26 @@ async fn each_recipient_gets_one_webhook_and_mention_wins(database: Database) {
         assert_eq!((&body["text"], &body["hook"]), (&json!(format!("{reason} by p")), &json!(text)), "{body}");
         assert_eq!(call.headers["x-token"], format!("canary-{}", name.to_uppercase()));
     }
-    let first: BTreeSet<_> = told(&server).into_iter().map(|(_, id)| id).collect();
+    let first: BTreeSet<_> = received_events(&server).into_iter().map(|(_, id)| id).collect();
     // Another run sends new messages.
     app.run_to_end("p", json!({ "url": server.url })).await;
-    let all: BTreeSet<_> = told(&server).into_iter().map(|(_, id)| id).collect();
+    let all: BTreeSet<_> = received_events(&server).into_iter().map(|(_, id)| id).collect();
     assert_eq!((first.len(), all.len(), server.calls().len()), (4, 7, 7));
     app.finish().await;
 }
 
 async fn failing_recipient_does_not_block_the_others(database: Database) {
     let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
-        ("/u/1", 0) => says(500, &[], ""),
-        ("/u/2", _) => says(410, &[], ""),
-        _ => says(200, &[], "thanks"),
+        ("/u/1", 0) => respond_with(500, &[], ""),
+        ("/u/2", _) => respond_with(410, &[], ""),
+        _ => respond_with(200, &[], "thanks"),
     })
     .await;
     let app = app(database, SIGNED, "chunk: 1", &["127.0.0.1"]).await;
     let run = app.run_to_end("p", json!({ "url": server.url })).await;
     assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(2)), "{run}");
     assert_eq!(counts(&run), [0, 3, 2, 0, 1], "{run}");
-    let told = told(&server);
+    let told = received_events(&server);
     assert_eq!(paths(&server), ["/u/1", "/u/1", "/u/2", "/u/3"], "the others were told in the first attempt alone");
     assert_eq!(told[0].1, told[1].1, "the same message");
     app.finish().await;
@@ -121,8 +121,8 @@ async fn failing_recipient_does_not_block_the_others(database: Database) {
 
 async fn deferred_mention_stays_a_mention(database: Database) {
     let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
-        ("/u/2", 0) => says(500, &[], ""),
-        _ => says(200, &[], ""),
+        ("/u/2", 0) => respond_with(500, &[], ""),
+        _ => respond_with(200, &[], ""),
     })
     .await;
     let app = app(database, SIGNED, "chunk: 1", &["127.0.0.1"]).await;
@@ -139,9 +139,9 @@ async fn deferred_mention_stays_a_mention(database: Database) {
 
 async fn status_429_and_503_stop_sending_until_the_next_attempt(database: Database) {
     let server = Receiver::start(|call| match (call.path.as_str(), call.before) {
-        ("/u/1", 0) => says(429, &[("retry-after", "1")], ""),
-        ("/u/2", 0) => says(503, &[], ""),
-        _ => says(200, &[], ""),
+        ("/u/1", 0) => respond_with(429, &[("retry-after", "1")], ""),
+        ("/u/2", 0) => respond_with(503, &[], ""),
+        _ => respond_with(200, &[], ""),
     })
     .await;
     let app = app(database, SIGNED, "parallel: 1", &["127.0.0.1"]).await;
@@ -154,7 +154,7 @@ async fn status_429_and_503_stop_sending_until_the_next_attempt(database: Databa
 }
 
 async fn blocked_addresses_are_not_called(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let own = "url: \"${{ person.hook }}\", json: { hello: \"${{ person.name }}\" }";
     let app = app(database, own, "", &["127.0.0.1"]).await;
     app.sql(&format!(
@@ -178,7 +178,7 @@ async fn blocked_addresses_are_not_called(database: Database) {
 }
 
 async fn values_of_recipients_are_encoded(database: Database) {
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let hook = "url: \"${{ params.url | safe_url }}/u/${{ person.name }}\", json: {}";
     let app = app(database, hook, "", &["127.0.0.1"]).await;
     app.sql("UPDATE users SET name = '../x?' WHERE id = 1; UPDATE users SET name = '..' WHERE id = 2").await;
@@ -209,7 +209,7 @@ async fn error_common_to_all_recipients_fails_the_step(database: Database) {
 async fn no_recipient_is_knowingly_called_twice_despite_kills(database: Database) {
     const PEOPLE: usize = 600;
     const PARALLEL: usize = 3;
-    let server = Receiver::start(|_| says(200, &[], "")).await;
+    let server = Receiver::start(|_| respond_with(200, &[], "")).await;
     let mut place = Place::new(database).await;
     place.set("HTTP__ALLOW", "[127.0.0.1]");
     place.set("LOG", "debug");
@@ -240,7 +240,7 @@ async fn no_recipient_is_knowingly_called_twice_despite_kills(database: Database
     assert_eq!(run["status"], "succeeded", "{run}\n{}", place.log());
     assert_eq!(counts(&run), [1, PEOPLE as i64, PEOPLE as i64, 1, 0], "{run}");
     let mut ids = BTreeMap::<_, (BTreeSet<String>, usize)>::new();
-    for (path, id) in told(&server) {
+    for (path, id) in received_events(&server) {
         let (known, count) = ids.entry(path).or_default();
         known.insert(id);
         *count += 1;

@@ -4,29 +4,13 @@ use std::time::Duration;
 
 use afterload::config::ConnectionLimits;
 use afterload_core::clock::Clock;
-use afterload_core::units::HumanDuration;
 use afterload_s3_server::EmbeddedStore;
 use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
 use super::support::{BUCKET, Store, sdk, serve};
-
-const SHORT: HumanDuration = HumanDuration(Duration::from_millis(200));
-const LONG: HumanDuration = HumanDuration(Duration::from_secs(3600));
-/// A test that waits longer fails.
-const TEST_TIMEOUT: Duration = Duration::from_secs(120);
-
-fn patient() -> ConnectionLimits {
-    ConnectionLimits {
-        header_timeout: LONG,
-        idle_timeout: LONG,
-        body_window: LONG,
-        write_timeout: LONG,
-        ..ConnectionLimits::default()
-    }
-}
+use crate::support::raw_http::{PEER_TIMEOUT, SHORT_LIMIT, patient_limits, read_until_closed, send_bytes};
 
 /// Serves the store a second time, with these limits. Returns the endpoint.
 async fn serve_with(store: &Store, max_connections: usize, limits: ConnectionLimits) -> String {
@@ -36,48 +20,28 @@ async fn serve_with(store: &Store, max_connections: usize, limits: ConnectionLim
     serve(&other.with_connection_limits(max_connections, limits.timeouts()), &store.stop).await
 }
 
-async fn send(endpoint: &str, text: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).await.unwrap();
-    stream.write_all(text.as_bytes()).await.unwrap();
-    stream
-}
-
-/// Reads until the endpoint closes the connection.
-async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let read = async {
-        let mut buffer = vec![0; 64 << 10];
-        // A reset ends the connection too.
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, read).await.expect("the connection is closed");
-    bytes
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_and_pauses_have_a_time_limit() {
     let store = Store::start().await;
-    let endpoint = serve_with(&store, 10, ConnectionLimits { header_timeout: SHORT, ..patient() }).await;
+    let endpoint = serve_with(&store, 10, ConnectionLimits { header_timeout: SHORT_LIMIT, ..patient_limits() }).await;
     for beginning in ["", "GET / HTTP/1.1\r\nHost: x\r\n"] {
-        assert_eq!(read_to_end(&mut send(&endpoint, beginning).await).await, b"", "{beginning:?}");
+        assert_eq!(read_until_closed(&mut send_bytes(&endpoint, beginning).await).await, b"", "{beginning:?}");
     }
-    let endpoint = serve_with(&store, 10, ConnectionLimits { idle_timeout: SHORT, ..patient() }).await;
-    let mut idle = send(&endpoint, "GET /uploads/none HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(read_to_end(&mut idle).await.starts_with(b"HTTP/1.1 404 "), "it is answered, then closed");
+    let endpoint = serve_with(&store, 10, ConnectionLimits { idle_timeout: SHORT_LIMIT, ..patient_limits() }).await;
+    let mut idle = send_bytes(&endpoint, "GET /uploads/none HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(read_until_closed(&mut idle).await.starts_with(b"HTTP/1.1 404 "), "it is answered, then closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_have_a_minimum_rate() {
     let store = Store::start().await;
-    let endpoint = serve_with(&store, 10, ConnectionLimits { body_window: SHORT, ..patient() }).await;
+    let endpoint = serve_with(&store, 10, ConnectionLimits { body_window: SHORT_LIMIT, ..patient_limits() }).await;
     let client = sdk(&endpoint, &store.credentials.access_key, store.credentials.secret_key.expose_secret());
     let expiry = PresigningConfig::expires_in(Duration::from_secs(3600)).unwrap();
     let signed = client.put_object().bucket(BUCKET).key("k").presigned(expiry).await.unwrap();
     let (path, host) = (signed.uri().strip_prefix(&endpoint).unwrap(), endpoint.strip_prefix("http://").unwrap());
     let head = format!("PUT {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5000\r\n\r\none");
-    let answer = read_to_end(&mut send(&endpoint, &head).await).await;
+    let answer = read_until_closed(&mut send_bytes(&endpoint, &head).await).await;
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("<Code>RequestTimeout</Code>"), "{answer}");
     store.until_bodies(0).await;
@@ -88,17 +52,17 @@ async fn readers_that_stop_are_dropped_and_the_surplus_is_refused() {
     let store = Store::start().await;
     let size = 64 << 20;
     store.objects.put_object(BUCKET, "large", "", Bytes::from(vec![7; size])).await.unwrap();
-    let endpoint = serve_with(&store, 1, ConnectionLimits { write_timeout: SHORT, ..patient() }).await;
+    let endpoint = serve_with(&store, 1, ConnectionLimits { write_timeout: SHORT_LIMIT, ..patient_limits() }).await;
     let request = "GET /uploads/large HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut reader = send(&endpoint, request).await;
+    let mut reader = send_bytes(&endpoint, request).await;
     let mut status = [0; 12];
-    tokio::time::timeout(TEST_TIMEOUT, reader.read_exact(&mut status)).await.expect("an answer").unwrap();
+    tokio::time::timeout(PEER_TIMEOUT, reader.read_exact(&mut status)).await.expect("an answer").unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
     // While the reader has the only connection, others are refused; afterwards they are served.
     let small = "GET /uploads/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let served = async {
         loop {
-            let answer = read_to_end(&mut send(&endpoint, small).await).await;
+            let answer = read_until_closed(&mut send_bytes(&endpoint, small).await).await;
             match String::from_utf8_lossy(&answer).into_owned() {
                 answer if answer.starts_with("HTTP/1.1 404 ") => return,
                 // The refusal may be lost, because the request was not read.
@@ -106,6 +70,6 @@ async fn readers_that_stop_are_dropped_and_the_surplus_is_refused() {
             }
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, served).await.expect("the reader is dropped");
-    assert!(read_to_end(&mut reader).await.len() < size, "the rest was not sent");
+    tokio::time::timeout(PEER_TIMEOUT, served).await.expect("the reader is dropped");
+    assert!(read_until_closed(&mut reader).await.len() < size, "the rest was not sent");
 }

@@ -41,7 +41,7 @@ async fn figure_7_each_object_starts_one_run(database: Database) {
                 records.push(json!({ "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
                                      "s3": { "bucket": { "name": "uploads" }, "object": object } }));
                 if records.len() == 25 || number + WRITERS >= objects {
-                    let tellings = (1..=3).map(|seed| tell(app, shuffled(&records, seed + writer as u64)));
+                    let tellings = (1..=3).map(|seed| send_notification(app, shuffled(&records, seed + writer as u64)));
                     futures::future::join_all(tellings).await;
                     records.clear();
                 }
@@ -59,7 +59,7 @@ async fn figure_7_each_object_starts_one_run(database: Database) {
     app.finish().await;
 }
 
-async fn tell(app: &TestApp, records: Vec<Value>) {
+async fn send_notification(app: &TestApp, records: Vec<Value>) {
     let count = records.len();
     let request = app.client.post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
     let response = request.json(&json!({ "Records": records })).send().await.unwrap();

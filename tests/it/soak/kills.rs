@@ -44,7 +44,7 @@ fn end(run: &Value) -> Value {
 /// Publishes the events of suspended steps, and kills the service when it is time, up to this many kills.
 async fn kill_in_time(stage: &mut Stage, kills: usize, started: &mut Instant) {
     if started.elapsed() >= KILL_INTERVAL {
-        stage.tell().await;
+        stage.publish_events().await;
         if stage.kills < kills {
             stage.kill_and_wait_for_leases().await;
         }

@@ -20,7 +20,7 @@ const ORDERS: &str = "INSERT INTO orders (id, customer_email, status) VALUES
     (7, 'ann@example.com', 'open'), (8, 'bob@example.com', 'open'), (9, 'eve@example.com', 'cancelled')";
 
 /// Publishes an event and returns the run that it started, if any.
-async fn tell(app: &TestApp, name: &str, body: Value) -> Value {
+async fn publish_event(app: &TestApp, name: &str, body: Value) -> Value {
     let (status, heard) = app.post(&format!("/v1/events/{name}"), body).await;
     assert_eq!(status, 202, "{heard}");
     heard
@@ -43,7 +43,7 @@ async fn run_of(app: &TestApp, order: i64) -> Value {
 
 async fn unaccepted_order_is_rejected(database: Database) {
     let app = shipped(database, "order-auto-reject", ORDERS).await;
-    tell(&app, "order.placed", json!({ "order_id": 7, "accept_within": "300ms" })).await;
+    publish_event(&app, "order.placed", json!({ "order_id": 7, "accept_within": "300ms" })).await;
     let run = app.ended(&run_of(&app, 7).await).await;
     assert_eq!(run["status"], "succeeded", "{run}");
     assert_eq!(run["steps"][1]["outputs"]["rows_affected"], 1, "{run}");
@@ -52,7 +52,7 @@ async fn unaccepted_order_is_rejected(database: Database) {
     assert_eq!(mails.len(), 1, "{mails:?}");
     assert!(mails[0].contains("ann@example.com") && mails[0].contains("order 7 was not accepted"), "{}", mails[0]);
     // An order that was cancelled meanwhile stays cancelled, and no mail is sent.
-    tell(&app, "order.placed", json!({ "order_id": 9, "accept_within": "1ms" })).await;
+    publish_event(&app, "order.placed", json!({ "order_id": 9, "accept_within": "1ms" })).await;
     let run = app.ended(&run_of(&app, 9).await).await;
     assert_eq!((&run["status"], &run["steps"][2]["status"]), (&json!("succeeded"), &json!("skipped")), "{run}");
     assert_eq!(app.numbers("SELECT COUNT(*) FROM orders WHERE status = 'cancelled'").await, [1]);
@@ -62,14 +62,14 @@ async fn unaccepted_order_is_rejected(database: Database) {
 
 async fn order_accepted_in_time_stays(database: Database) {
     let app = shipped(database, "order-auto-reject", ORDERS).await;
-    tell(&app, "order.placed", json!({ "order_id": 8 })).await;
+    publish_event(&app, "order.placed", json!({ "order_id": 8 })).await;
     let run = run_of(&app, 8).await;
     app.step_is(&run, "accepted", "suspended").await;
     let asleep = app.show(run["id"].as_str().expect("an id")).await["steps"][0].clone();
     let moment = |name: &str| chrono::DateTime::parse_from_rfc3339(asleep[name].as_str().expect(name)).expect(name);
     let waits = moment("suspended_until") - moment("started_at");
     assert!((120..180).contains(&waits.num_seconds()), "two minutes: {asleep}");
-    assert_eq!(tell(&app, "order.accepted", json!({ "order_id": 8 })).await["woken"], 1);
+    assert_eq!(publish_event(&app, "order.accepted", json!({ "order_id": 8 })).await["woken"], 1);
     let run = app.ended(&run).await;
     let statuses: Vec<&Value> = run["steps"].as_array().expect("steps").iter().map(|step| &step["status"]).collect();
     assert_eq!(statuses, ["succeeded", "skipped", "skipped"], "{run}");

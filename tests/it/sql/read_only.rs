@@ -10,16 +10,17 @@ use afterload_target_db::{
     BindValues, CellType, Connection, Connections, ParsedStatement, QueryOptions, ResultMode, RowVisitor, SelectQuery,
     StatementArgs,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{app, faults};
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, eventually};
 
 both!(
     legal_statements_run_and_others_are_refused,
     recipients_are_guarded_before_rows_are_written,
     connected_check_asks_the_database,
+    file_with_sql_that_the_database_refuses_is_refused,
 );
 
 /// Runs on both databases.
@@ -260,6 +261,30 @@ async fn connected_check_asks_the_database(database: Database) {
     };
     let refused = problems(refused);
     assert!(refused.len() == 2 && refused.iter().all(|(code, _)| *code == "sql_refused"), "{refused:?}");
+    app.finish().await;
+}
+
+/// A table may be made later, so SQL that cannot be judged yet is accepted.
+async fn file_with_sql_that_the_database_refuses_is_refused(database: Database) {
+    let (app, _) = guarded_app(database).await;
+    let path = app.config.pipelines.join("q.yaml");
+    let write = |sql: &str| {
+        let steps = json!([{ "id": "a", "uses": "report.query", "with": { "sql": sql, "format": "csv" } }]);
+        std::fs::write(&path, format!("name: q\nsteps: {steps}\n")).unwrap();
+    };
+    let refused = match database {
+        Database::Sqlite => "SELECT 1 AS id FROM pragma_optimize",
+        Database::Postgres => "SELECT sneaky(id) AS id FROM t",
+    };
+    write(refused);
+    eventually("the refusal", async || {
+        let shown: Value = app.get("/v1/pipelines").await.json().await.unwrap();
+        (shown["refused"][0]["problems"][0]["code"] == "sql_refused").then_some(())
+    })
+    .await;
+    assert_eq!(app.get("/v1/pipelines/q").await.status(), 404, "it was never live");
+    write("SELECT id FROM not_yet");
+    eventually("the mended file", async || (app.get("/v1/pipelines/q").await.status() == 200).then_some(())).await;
     app.finish().await;
 }
 

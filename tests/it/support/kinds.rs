@@ -89,6 +89,10 @@ impl Step for TestStep {
     type Outputs = Outputs;
     type Deps = ();
 
+    fn always_makes_files(&self) -> bool {
+        self.file.is_some()
+    }
+
     async fn run(self, ctx: StepContext, (): ()) -> Result<Outputs> {
         let line = format!("{}#{}", ctx.step.id, ctx.step.attempt);
         LOG.lock().expect("the log").entry(ctx.run.id.clone()).or_default().push(line);

@@ -5,6 +5,7 @@ mod child;
 mod hello;
 mod kinds;
 mod postgres;
+pub mod raw_http;
 mod sql;
 mod template;
 mod tools;

@@ -47,7 +47,7 @@ pub enum Path {
     /// A download link is revoked.
     TakeBack,
     /// The end of a run is notified.
-    Tell,
+    Notify,
 }
 
 /// The imported rows.
@@ -70,7 +70,7 @@ async fn cancels_and_retries_survive_crashes(database: Database) {
 }
 
 async fn pauses_and_notifications_survive_crashes(database: Database) {
-    ways(database, &[Path::Pause, Path::Change, Path::TakeBack, Path::Tell]).await;
+    ways(database, &[Path::Pause, Path::Change, Path::TakeBack, Path::Notify]).await;
 }
 
 async fn ways(database: Database, paths: &[Path]) {
@@ -186,7 +186,7 @@ impl Path {
             }
             Self::Change => change(stage, key).await,
             Self::TakeBack => take_back(stage, key).await,
-            Self::Tell => tell(stage, key).await,
+            Self::Notify => notify_of_end(stage, key).await,
         }
     }
 }
@@ -237,15 +237,15 @@ async fn take_back(stage: &mut Stage, key: &str) -> Vec<String> {
 }
 
 /// Runs a pipeline with a notification of its end.
-async fn tell(stage: &mut Stage, key: &str) -> Vec<String> {
-    let body = json!({ "params": {}, "notify_url": stage.told_url() });
+async fn notify_of_end(stage: &mut Stage, key: &str) -> Vec<String> {
+    let body = json!({ "params": {}, "notify_url": stage.notification_url() });
     let (status, run) = stage.ask(Method::POST, "/v1/pipelines/pause/runs", Some(key), Some(&body)).await;
     assert_eq!(status, 202, "{run}");
     let id = run["id"].as_str().expect("an id").to_owned();
     stage.ended(&id).await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
     while stage.get(&format!("/v1/runs/{id}")).await.1["notification"]["status"] != "sent" {
-        assert!(std::time::Instant::now() < deadline, "nobody is told\n{}", stage.log());
+        assert!(std::time::Instant::now() < deadline, "nobody is notified\n{}", stage.log());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     vec![id]

@@ -30,7 +30,7 @@ pub struct Stage {
     /// How often the test killed it.
     pub kills: usize,
     armed: usize,
-    tellings: usize,
+    published: usize,
 }
 
 /// The external effects before a run.
@@ -97,7 +97,7 @@ impl Stage {
             let put = s3.put_object().bucket(fixture::BUCKET).key(key).content_type(of_type).body(bytes.into());
             put.send().await.expect("the object is written");
         }
-        Self { database, store, place, process, mail, http, samples, deaths: 0, kills: 0, armed: 0, tellings: 0 }
+        Self { database, store, place, process, mail, http, samples, deaths: 0, kills: 0, armed: 0, published: 0 }
     }
 
     /// Returns the end of the logs.
@@ -233,7 +233,7 @@ impl Stage {
             }
             let mut steps = run["steps"].as_array().into_iter().flatten();
             if steps.any(|step| step["status"] == "suspended") {
-                self.tell_as(id).await;
+                self.publish_events_as(id).await;
             }
             if began.elapsed() > patience {
                 return None;
@@ -243,13 +243,13 @@ impl Stage {
     }
 
     /// Publishes all events of the fixture.
-    pub async fn tell(&mut self) {
-        self.tellings += 1;
-        let name = format!("telling-{}", self.tellings);
-        self.tell_as(&name).await;
+    pub async fn publish_events(&mut self) {
+        self.published += 1;
+        let name = format!("events-{}", self.published);
+        self.publish_events_as(&name).await;
     }
 
-    async fn tell_as(&mut self, who: &str) {
+    async fn publish_events_as(&mut self, who: &str) {
         for (name, body) in fixture::events() {
             let (path, key) = (format!("/v1/events/{name}"), format!("{who}/{name}"));
             let (status, told) = self.ask(Method::POST, &path, Some(&key), Some(&body)).await;
@@ -264,7 +264,7 @@ impl Stage {
     }
 
     /// The URL for notifications of runs.
-    pub fn told_url(&self) -> String {
+    pub fn notification_url(&self) -> String {
         format!("{}{}", self.http.url, super::http::TOLD)
     }
 

@@ -4,6 +4,7 @@ mod clients;
 mod crash;
 mod dedup;
 mod embedded;
+mod loops;
 mod poll;
 mod s3_notifications;
 mod uploads;

@@ -25,7 +25,7 @@ fn record(source: &str, name: &str, key: &str, etag: &str) -> Value {
     })
 }
 
-async fn tell(app: &TestApp, body: &Value) -> Value {
+async fn send_notification(app: &TestApp, body: &Value) -> Value {
     let request = app.client.post(format!("{}/v1/hooks/s3", app.url)).bearer_auth(&app.admin_key);
     let response = request.body(body.to_string()).send().await.unwrap();
     let status = response.status();
@@ -43,7 +43,7 @@ async fn notifications_of_every_sender_are_understood(database: Database) {
     app.until_no_events().await;
     app.publish("up", UP).await;
     let aws = record("aws:s3", "ObjectCreated:Put", "in/a+b%2Bc%252B+%C3%A9.csv", &etag);
-    let told = tell(&app, &json!({ "Records": [aws] })).await;
+    let told = send_notification(&app, &json!({ "Records": [aws] })).await;
     assert_eq!(told["started"].as_array().unwrap().len(), 1, "{told}");
     // Notifications of other senders for the same object are duplicates.
     let minio = record("minio:s3", "s3:ObjectCreated:Put", "in%2Fa+b%2Bc%252B+%C3%A9.csv", &format!("\"{etag}\""));
@@ -75,27 +75,27 @@ async fn notifications_of_every_sender_are_understood(database: Database) {
             "detail": { "bucket": { "name": "uploads" }, "object": { "key": KEY, "size": 3, "etag": etag } } }),
         ),
     ] {
-        let told = tell(&app, &body).await;
+        let told = send_notification(&app, &body).await;
         assert_eq!((told["known"].as_u64(), &told["started"]), (Some(1), &json!([])), "{name}: {told}");
     }
     // No trigger matches these.
     let removed = record("aws:s3", "ObjectRemoved:Delete", "in/plain.csv", "");
     let gone = record("aws:s3", "ObjectCreated:Put", "in/gone.csv", &etag);
     let other = record("aws:s3", "ObjectCreated:Put", "out/plain.csv", &etag);
-    let told = tell(&app, &json!({ "Records": [removed, gone, other] })).await;
+    let told = send_notification(&app, &json!({ "Records": [removed, gone, other] })).await;
     assert_eq!((told["ignored"].as_u64(), told["known"].as_u64()), (Some(3), Some(0)));
     for nothing in [
         json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads" }),
         sns("Notification", json!({ "Event": "s3:TestEvent" }).to_string()),
         sns("UnsubscribeConfirmation", String::new()),
     ] {
-        assert_eq!(tell(&app, &nothing).await["ignored"], 0);
+        assert_eq!(send_notification(&app, &nothing).await["ignored"], 0);
     }
-    let told = tell(&app, &sns("SubscriptionConfirmation", "confirm".into())).await;
+    let told = send_notification(&app, &sns("SubscriptionConfirmation", "confirm".into())).await;
     assert!(told["subscription"]["confirm"].as_str().unwrap().contains("ConfirmSubscription"), "{told}");
     // Two records; one of them is a duplicate.
     let plain = record("ceph:s3", "ObjectCreated:Put", "in/plain.csv", "");
-    let told = tell(&app, &json!({ "Records": [ceph_of(&etag), plain] })).await;
+    let told = send_notification(&app, &json!({ "Records": [ceph_of(&etag), plain] })).await;
     assert_eq!((told["known"].as_u64(), told["started"].as_array().unwrap().len()), (Some(1), 1));
     let keys: Vec<_> = app.until_runs(2).await.iter().map(|run| run.params["file"]["key"].clone()).collect();
     assert_eq!(keys, [KEY, "in/plain.csv"]);

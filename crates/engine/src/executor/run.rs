@@ -129,7 +129,7 @@ impl StepRunner {
     }
 
     async fn run_step(&self, attempt: AttemptContext<'_>, compiled: &CompiledPlan, index: usize) -> AttemptOutcome {
-        let AttemptContext { lease, claimed, cancel, .. } = attempt;
+        let AttemptContext { lease, claimed, run: run_record, cancel, .. } = attempt;
         let step = &claimed.step;
         let stop = self.draining.child_token();
         // A lost lease stops the step too, because another process may run it now.
@@ -161,6 +161,7 @@ impl StepRunner {
                 id: step.run_id.clone(),
                 url: run_url(&self.config.base_url, &step.run_id),
                 pipeline: compiled.plan.name.clone(),
+                hops: run_record.hops,
             },
             step: StepInfo {
                 id: step.step_id.clone(),
@@ -230,7 +231,7 @@ impl StepRunner {
             registered.map_or(&[], |known| known.kind.deferred_fields()),
             registered.map_or(&[], |known| known.kind.encoded_fields()),
         )?;
-        let files = self.files.new_step_files(claimed, known.step.output.as_ref(), scope.clone(), file_seals);
+        let files = self.files.new_step_files(attempt, known.step.output.as_ref(), scope.clone(), file_seals);
         Ok(PreparedAttempt::Step(with, scope, files))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tracing::warn;
 
+use crate::attempt::AttemptContext;
 use crate::config::EngineConfig;
 use afterload_core::file_seals::FileSeals;
 use afterload_object_store::ObjectStore;
@@ -25,16 +26,19 @@ pub(crate) struct AttemptFiles {
 impl AttemptFiles {
     pub(super) fn new_step_files(
         &self,
-        claimed: &StepClaim,
+        attempt: AttemptContext<'_>,
         output: Option<&OutputTarget>,
         scope: ExprContext,
         file_seals: FileSeals,
     ) -> StepFiles {
+        let AttemptContext { claimed, run, .. } = attempt;
         let step = &claimed.step;
+        // An object may start a run, which then has one run more before it.
+        let hops = run.hops.saturating_add(1);
         let prefix = format!("{}{}/", artifacts_prefix(step), step.claims);
         let destination = output.cloned().map(|OutputTarget { bucket, key, cache_control }| {
             let key = move |file: &Value| pipeline::resolve_to_text(&key, &scope.clone().with_file(file));
-            OutputDestination { bucket, key: Arc::new(key), cache_control }
+            OutputDestination { bucket, key: Arc::new(key), cache_control, hops }
         });
         let EngineConfig { artifacts, base_url, keyring, .. } = &*self.config;
         let location = ArtifactLocation { bucket: artifacts.clone(), prefix, base_url: base_url.clone() };

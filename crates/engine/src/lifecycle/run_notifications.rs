@@ -139,9 +139,11 @@ impl RunNotifier {
         // The id is the same for all attempts, so that the receiver can deduplicate.
         let id = WebhookSigner::message_id(&format!("{}/{}", due.run_id, due.since.unwrap_or(0)));
         let event = format!("run.{}", view.status);
+        let hops = view.hops.saturating_add(1);
         let body = json!({ "type": event, "timestamp": view.finished_at, "data": view });
         let request = EgressRequest::post(&due.url)?
             .with_json(&body)
+            .with_hops(hops)
             .with_timeout(NOTIFICATION_TIMEOUT)
             .with_webhook_signature(self.http.webhook_signer(), &id, self.db.now())?;
         self.http.send(request).await.and_then(EgressResponse::error_for_status)?;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use crate::Engine;
+use crate::codes;
 use crate::config::EngineConfig;
 use crate::lifecycle::admit::{Admission, AdmissionKind};
 use crate::lifecycle::advance::TransitionPublisher;
@@ -55,6 +56,8 @@ pub struct NewRun {
     pub queue: Option<String>,
     /// The `event` value in expressions.
     pub event: Option<Value>,
+    /// How many runs came before it in its chain: each wrote or sent what started the next one.
+    pub hops: u32,
     /// The URL to notify when the run has ended.
     pub notify_url: Option<String>,
     /// The dedup key, if the run must start at most once.
@@ -119,8 +122,8 @@ impl Engine {
     /// others wait for it and return its id. After a database error the caller may repeat the call.
     ///
     /// # Errors
-    /// `pipeline_not_found`, `params_invalid`, `queue_unknown`, `file_not_authorized`, `concurrency_key_invalid`, or a database
-    /// error.
+    /// `pipeline_not_found`, `hops_exceeded`, `params_invalid`, `queue_unknown`, `file_not_authorized`,
+    /// `concurrency_key_invalid`, or a database error.
     pub async fn start_run(&self, new: NewRun) -> Result<StartOutcome> {
         self.0.starter.start_run(new).await
     }
@@ -157,9 +160,13 @@ impl RunStarter {
         }
         let definition = self.db.definitions().find_live(&new.pipeline).await?;
         let definition = definition.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
+        if new.hops > self.config.max_hops {
+            self.metrics.count_stopped_chain(&new.pipeline);
+            return Err(hops_exceeded(new.hops, self.config.max_hops));
+        }
         let compiled = self.plans.load_plan(&definition.digest).await?;
         if let Some(queue) = &new.queue {
-            self.queues.ensure_queue_known(queue).await?;
+            self.queues.ensure_queue_exists(queue).await?;
         }
         let sealed = new.params.values_mut().chain(&mut new.event);
         let grants = FileGrants::take_from(&self.config.keyring, &new.id, sealed);
@@ -174,6 +181,7 @@ impl RunStarter {
             origin: stored_origin(new.origin, new.replay_of.as_deref()),
             params: Value::Object(params),
             event: new.event,
+            hops: new.hops,
             file_seals,
             error: None,
             revision: 1,
@@ -241,6 +249,7 @@ impl RunStarter {
             origin: new.origin.to_owned(),
             params: Value::Object(new.params),
             event: new.event,
+            hops: new.hops,
             file_seals: FileSeals::default(),
             error: None,
             revision: 1,
@@ -277,6 +286,12 @@ fn stored_origin(origin: &str, replay_of: Option<&str>) -> String {
         Some(id) => format!("{origin} of {id}"),
         None => origin.to_owned(),
     }
+}
+
+/// The error for a run at the end of a chain that is too long.
+fn hops_exceeded(hops: u32, max_hops: u32) -> Error {
+    let message = format!("{hops} runs came before this one in its chain, and at most {max_hops} may");
+    Error::new(codes::HOPS_EXCEEDED, message)
 }
 
 /// The ids of the artifacts that the run may read. They are sorted, so that all runs lock them in the same order.

@@ -27,7 +27,7 @@ pub enum QueueSelection {
 }
 
 /// How much of an unknown name a message repeats.
-const MAX_SHOWN_NAME_CHARS: usize = 63;
+const MAX_QUOTED_NAME_CHARS: usize = 63;
 /// The text for no queues.
 const NO_QUEUES: &str = "none";
 
@@ -113,7 +113,7 @@ impl QueueList {
     async fn list_queues(&self) -> Result<Vec<QueueState>> {
         let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
         let mut queues: BTreeMap<String, QueueState> =
-            self.known_queues().await?.into_iter().map(|name| (name.clone(), fresh(&name))).collect();
+            self.list_named_queues().await?.into_iter().map(|name| (name.clone(), fresh(&name))).collect();
         for count in self.db.steps().count_by_queue().await? {
             let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
@@ -128,7 +128,7 @@ impl QueueList {
     pub(crate) async fn select_queues(&self, queues: &QueueSelection) -> Result<BTreeSet<String>> {
         match queues {
             QueueSelection::Named(names) => Ok(names.clone()),
-            QueueSelection::All => self.known_queues().await,
+            QueueSelection::All => self.list_named_queues().await,
         }
     }
 
@@ -137,18 +137,18 @@ impl QueueList {
     ///
     /// # Errors
     /// `queue_unknown`
-    pub(crate) async fn ensure_queue_known(&self, name: &str) -> Result<()> {
-        let known = self.known_queues().await?;
+    pub(crate) async fn ensure_queue_exists(&self, name: &str) -> Result<()> {
+        let known = self.list_named_queues().await?;
         if known.contains(name) {
             return Ok(());
         }
-        let message = format!("there is no queue `{}`", shorten_text(name, MAX_SHOWN_NAME_CHARS));
+        let message = format!("there is no queue `{}`", shorten_text(name, MAX_QUOTED_NAME_CHARS));
         Err(Error::new(codes::QUEUE_UNKNOWN, message)
             .with_hint(suggestion_hint(name, known.iter().map(String::as_str))))
     }
 
     /// The queues that the configuration, live pipelines and open steps name.
-    async fn known_queues(&self) -> Result<BTreeSet<String>> {
+    async fn list_named_queues(&self) -> Result<BTreeSet<String>> {
         let configured = self.config.queues.keys().cloned();
         Ok(configured.chain(self.plans.list_active_queues().await?).collect())
     }

@@ -82,7 +82,7 @@ pub struct ParsedBounces {
 impl ParsedBounces {
     /// Adds a report. One without a valid address is ignored: providers report what they were given.
     pub(super) fn add_report(&mut self, address: &str, kind: BounceKind, detail: &str) {
-        match MailAddress::parse_recipient(address) {
+        match MailAddress::parse_any_recipient(address, true) {
             Ok(address) => {
                 let detail = shorten_text(&to_single_line(detail), MAX_DETAIL_CHARS).into_owned();
                 self.reports.push(BounceReport { address: address.mailbox_key(), kind, detail });

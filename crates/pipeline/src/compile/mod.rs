@@ -13,6 +13,7 @@ mod normalize;
 mod output;
 mod params;
 mod record_params;
+mod run_effects;
 mod self_trigger;
 mod steps;
 mod triggers;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use super::ast::{PipelineAst, RetentionAst};
 use super::plan::{self, PipelinePlan, definition_digest};
+use super::run_effect::CertainEffect;
 use super::step_kind::{StepCatalog, ValidationContext};
 use crate::codes;
 use afterload_core::units::HumanDuration;
@@ -38,6 +40,8 @@ pub struct Pipeline {
     pub description: Option<String>,
     /// The plan that the engine executes.
     pub plan: PipelinePlan,
+    /// What each successful run does that may start other runs.
+    pub effects: Vec<CertainEffect>,
     /// Warnings: valid, but probably a mistake.
     pub warnings: Vec<Diagnostic>,
 }
@@ -94,7 +98,8 @@ pub fn compile_definition(
         sections,
         retention,
     };
-    Ok(Pipeline { description: raw.description, plan, warnings: yaml::sort_diagnostics(faults.warnings) })
+    let effects = run_effects::find_certain_effects(&root, kinds, around);
+    Ok(Pipeline { description: raw.description, plan, effects, warnings: yaml::sort_diagnostics(faults.warnings) })
 }
 
 /// Collects errors and warnings during a compilation.

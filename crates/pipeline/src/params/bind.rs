@@ -109,7 +109,7 @@ steps: [{ id: one, uses: wait }]
         crate::compile::params_of(text)
     }
 
-    fn given(value: Value) -> Map<String, Value> {
+    fn params_with(value: Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap_or_default()
     }
 
@@ -117,7 +117,7 @@ steps: [{ id: one, uses: wait }]
     fn defaults_are_filled_in_and_values_converted() {
         let bound = bind_params(
             &params(),
-            given(json!({
+            params_with(json!({
                 "text": "abc", "whole": "7", "number": "1.5", "flag": "true", "many": "[1, \"2\"]", "ip": "::1",
                 "moment": "2026-01-31T09:30:00+01:00", "mail": "a.b+c@example.com", "link": "https://example.com/x",
                 "file": "s3://uploads/in/contacts.csv",
@@ -130,7 +130,7 @@ steps: [{ id: one, uses: wait }]
     fn all_errors_are_reported_at_once() {
         let error = bind_params(
             &params(),
-            given(json!({
+            params_with(json!({
                 "text": "A", "whole": 11, "number": "x", "flag": "yes", "day": "2026-02-30", "moment": "2026-01-31",
                 "mail": "a@b\r\nBcc: c@d", "link": "ftp://example.com", "ip": "1.2.3", "size": "smal", "many": [1, "x"],
                 "any": [], "txt": 1,

@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_form_field_is_not_given() {
+    fn empty_form_field_is_missing() {
         for kind in ["integer", "number", "boolean", "date", "email", "url", "ip", "list", "object", "datetime"] {
             assert_eq!(value_from_form(&param(json!({ "type": kind }), false), " ".into()), None, "{kind}");
             assert_eq!(value_from_form(&param(json!({ "type": kind }), true), "".into()), Some(json!("")), "{kind}");

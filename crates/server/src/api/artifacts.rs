@@ -161,3 +161,20 @@ fn etag_matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let mut tags = listed.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
     tags.any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())
 }
+
+/// The bytes of a file, as an OpenAPI schema.
+pub(super) struct FileBytes;
+
+impl JsonSchema for FileBytes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({})
+    }
+}

@@ -117,7 +117,8 @@ pub(super) async fn create_run(
     }
     let pipeline = app.pipeline_registry().get(&name).ok_or_else(|| pipeline_not_found(&name))?;
     let key = idempotency::idempotency_key(request.headers())?;
-    let run_request = RunRequest { app, caller, pipeline, key, options, id: Ulid::generate().to_string() };
+    let (hops, id) = (extract::chain_hops(request.headers())?, Ulid::generate().to_string());
+    let run_request = RunRequest { app, caller, pipeline, key, options, hops, id };
     let (parts, body) = request.into_parts();
     // A separate task: a client that disconnects must not cancel it between the object store and the database. Its body
     // then ends with an error, and the stored files are deleted.
@@ -139,6 +140,7 @@ pub(super) struct RunRequest {
     pub pipeline: PipelineSummary,
     pub key: Option<String>,
     pub options: RunOptions,
+    pub hops: u32,
     pub id: String,
 }
 
@@ -205,24 +207,23 @@ impl RunRequest {
         if self.is_replay(dedup_key.as_ref()).await? {
             return Ok(NewRun { id, pipeline: self.pipeline.name.clone(), dedup_key, ..NewRun::default() });
         }
-        let uploaded = uploads.files.len();
         let resolver = file_params::FileResolver { app: &self.app, caller: &self.caller, run: &id };
-        let unfit = resolver.resolve_file_params(&self.pipeline, &mut params, uploaded).await?;
+        let unfit = resolver.resolve_file_params(&self.pipeline, &mut params, uploads.files.len()).await?;
         params.extend(files);
         unfit.into_result(&self.pipeline, &params).await?;
         let ValidRunOptions { run_at, priority, queue, notify_url } = options.validate()?;
         let (pipeline, uploads) = (self.pipeline.name.clone(), uploads.files.clone());
-        let origin = API_ORIGIN;
         Ok(NewRun {
             id,
             pipeline,
             params,
-            origin,
+            origin: API_ORIGIN,
             uploads,
             run_at,
             priority,
             queue,
             notify_url,
+            hops: self.hops,
             dedup_key,
             ..NewRun::default()
         })

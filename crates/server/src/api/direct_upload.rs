@@ -327,7 +327,7 @@ pub(super) async fn complete_upload(
     require_completion(&access, &name)?;
     let created = match (done, upload) {
         (Some(run), _) => CreatedRun { run, replayed: true, access },
-        (None, Some(upload)) => start_upload_run(&app, upload, access).await?,
+        (None, Some(upload)) => start_upload_run(&app, upload, access, extract::chain_hops(&headers)?).await?,
         (None, None) => return Err(upload_not_found().into()),
     };
     // The pipeline may have been removed since; the run still exists.
@@ -347,7 +347,7 @@ fn require_completion(access: &RunAccess, pipeline: &str) -> Result<()> {
     }
 }
 
-async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAccess) -> Result<CreatedRun> {
+async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAccess, hops: u32) -> Result<CreatedRun> {
     let mut file = announced_file(&upload)?;
     let stored = match app.objects().head_object(&file.bucket, &file.key).await {
         Ok(stored) => stored,
@@ -369,6 +369,7 @@ async fn start_upload_run(app: &ApiState, upload: UploadRecord, access: RunAcces
         params,
         origin: UPLOAD_SOURCE,
         uploads: vec![file],
+        hops,
         dedup_key: Some(DedupKey { source: UPLOAD_SOURCE, key: upload.id.clone(), fingerprint: None }),
         ..NewRun::default()
     };

@@ -20,6 +20,7 @@ use afterload_core::decimal::parse_exact_json;
 use afterload_core::error::{Error, Result};
 use afterload_core::text::{nul_error, refuse_nul_in_json};
 use afterload_core::units::ByteSize;
+use afterload_egress::HOPS_HEADER;
 use afterload_http_listener::SlowBodyError;
 
 /// How long a small body may take to arrive.
@@ -79,6 +80,19 @@ pub(super) async fn refuse_nul_in_url(request: Request, next: Next) -> Response 
         true => Problem::from(nul_error("the URL")).into_response(),
         false => next.run(request).await,
     }
+}
+
+/// How many runs came before a run that the request starts, as steps and notifications of runs name it.
+///
+/// # Errors
+/// `header_invalid`
+pub(super) fn chain_hops(headers: &HeaderMap) -> Result<u32> {
+    let Some(value) = headers.get(HOPS_HEADER) else { return Ok(0) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Error::new(codes::HEADER_INVALID, format!("`{HOPS_HEADER}` is not a number"))
+            .with_hint("leave it out, or send on the one that came with the request of a run")
+    })
 }
 
 /// The media type without parameters, in lower case.

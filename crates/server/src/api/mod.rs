@@ -36,6 +36,7 @@ mod request_log;
 mod routes;
 mod run_feed;
 mod run_reader;
+mod run_routes;
 mod run_sse;
 mod runs;
 mod s3_notifications;

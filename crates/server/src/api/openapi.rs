@@ -14,6 +14,7 @@ use super::problem::ProblemBody;
 use super::schema_components::SchemaComponents;
 use crate::codes;
 use afterload_core::error::ErrorCode;
+use afterload_egress::HOPS_HEADER;
 
 /// The description of the service.
 const DESCRIPTION: &str =
@@ -130,6 +131,13 @@ impl Operation {
         // It may stand in quotes, as the draft standard writes it. Two quotes hold no key.
         let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": r#"^(?!""$)[!-~]+$"# });
         self.request_header_with("Idempotency-Key", what, schema).with_errors(&[codes::HEADER_INVALID])
+    }
+
+    /// Adds the header of requests that a step may send.
+    pub(super) fn hops_header(self) -> Self {
+        let schema = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+        let what = "how many runs came before in the chain; steps and notifications of runs send it";
+        self.request_header_with(HOPS_HEADER, what, schema).with_errors(&[codes::HEADER_INVALID, codes::HOPS_EXCEEDED])
     }
 
     pub(super) fn json_body<T: JsonSchema>(self) -> Self {

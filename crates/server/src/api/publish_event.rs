@@ -43,11 +43,12 @@ pub(super) async fn publish_event(
         }
         (StatusCode::ACCEPTED, idempotency::idempotency_key(&headers)?, body)
     };
+    let hops = extract::chain_hops(&headers)?;
     if !is_event_name(&name) {
         return Err(Problem::new(codes::EVENT_INVALID, format!("`{name}` is not a name for an event")));
     }
     let payload: Option<Map<String, Value>> = extract::read_json_body(body, limit, "{\"order_id\": 7}").await?;
-    let result = app.triggers().publish_event(&name, key, Value::Object(payload.unwrap_or_default())).await?;
+    let result = app.triggers().publish_event(&name, key, Value::Object(payload.unwrap_or_default()), hops).await?;
     Ok((status, Json(result)))
 }
 

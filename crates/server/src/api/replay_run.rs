@@ -55,12 +55,12 @@ pub(super) async fn replay_run(
     let pipeline =
         app.pipeline_registry().get(&earlier.pipeline).ok_or_else(|| pipeline_not_found(&earlier.pipeline))?;
     let (parts, body) = request.into_parts();
-    let key = idempotency::idempotency_key(&parts.headers)?;
+    let (key, hops) = (idempotency::idempotency_key(&parts.headers)?, extract::chain_hops(&parts.headers)?);
     let body: Option<ReplayBody> = extract::read_json_body(body, app.config().max_body, REPLAY_BODY_EXAMPLE).await?;
     let wait_policy = WaitPolicy::new(&app, &parts.headers, &pipeline);
     let id = Ulid::generate().to_string();
     let mut uploads = RunUploads::new(app.clone(), id.clone());
-    let run_request = RunRequest { app, caller, pipeline, key, options: RunOptions::default(), id };
+    let run_request = RunRequest { app, caller, pipeline, key, options: RunOptions::default(), hops, id };
     let replay = Replay { run_request: &run_request, earlier };
     let new = replay.build_new_run(body.unwrap_or_default().params).await?;
     let created = run_request.start_run(new, &mut uploads).await?;
@@ -75,9 +75,10 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     async fn build_new_run(&self, mut changes: Map<String, Value>) -> Result<NewRun> {
-        let RunRequest { app, caller, pipeline, id, .. } = self.run_request;
+        let RunRequest { app, caller, pipeline, hops, id, .. } = self.run_request;
         let dedup_key = self.dedup_key(&changes);
-        let new = NewRun { id: id.clone(), pipeline: pipeline.name.clone(), dedup_key, ..NewRun::default() };
+        let new =
+            NewRun { id: id.clone(), pipeline: pipeline.name.clone(), hops: *hops, dedup_key, ..NewRun::default() };
         // A repeated request is not validated again: its files may be gone by now.
         if self.run_request.is_replay(new.dedup_key.as_ref()).await? {
             return Ok(new);

@@ -119,7 +119,7 @@ impl TriggerDeps {
         at: Option<UnixMillis>,
     ) -> Result<ObjectOutcome> {
         let identity = object_identity(&stored.meta.bucket, &stored.meta.key, ObjectWrite::from_head(&stored));
-        let event = s3_event(stored.meta, at.unwrap_or_else(|| self.engine.db().now()));
+        let event = s3_event(stored, at.unwrap_or_else(|| self.engine.db().now()));
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
             let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };

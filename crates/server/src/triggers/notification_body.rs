@@ -213,7 +213,7 @@ impl ParsedNotification {
         self.created.push(ObjectCreated {
             bucket: bucket.name,
             keys: candidate_keys(&object.key, record.event_source == "ceph:s3"),
-            version: known_text(object.version_id),
+            version: non_empty_text(object.version_id),
             etag: unquote_etag(object.e_tag),
             size: object.size,
             at: record.event_time.as_deref().and_then(clock::parse_rfc3339),
@@ -233,7 +233,7 @@ impl ParsedNotification {
         self.created.push(ObjectCreated {
             bucket: bucket.name,
             keys: vec![object.key],
-            version: known_text(object.version_id),
+            version: non_empty_text(object.version_id),
             etag: unquote_etag(object.etag),
             size: object.size,
             at: event.time.as_deref().and_then(clock::parse_rfc3339),
@@ -246,12 +246,12 @@ fn parse_fields<T: serde::de::DeserializeOwned>(fields: Map<String, Value>) -> R
     serde_json::from_value(Value::Object(fields)).map_err(|error| unknown_error(&error.to_string()))
 }
 
-fn known_text(text: Option<String>) -> Option<String> {
+fn non_empty_text(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty() && text != "null")
 }
 
 fn unquote_etag(etag: Option<String>) -> String {
-    known_text(etag).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default()
+    non_empty_text(etag).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default()
 }
 
 /// AWS, MinIO and most others encode keys like forms. Some versions of Ceph send them unencoded. The store decides

@@ -40,7 +40,7 @@ pub enum ObjectWrite<'a> {
 impl<'a> ObjectWrite<'a> {
     /// The write behind the response to a HEAD request.
     pub fn from_head(head: &'a ObjectHead) -> Self {
-        let ObjectHead { meta, object_id, modified_at } = head;
+        let ObjectHead { meta, object_id, modified_at, .. } = head;
         match (&meta.version, object_id) {
             (Some(version), _) => Self::Version(version),
             (None, Some(id)) => Self::ObjectId(id),
@@ -85,7 +85,7 @@ impl ObjectCreated {
             content_type: String::new(),
         };
         // Events and lists report different times for one object.
-        ObjectHead { meta, object_id: None, modified_at: None }
+        ObjectHead { meta, object_id: None, modified_at: None, hops: 0 }
     }
 }
 
@@ -95,9 +95,10 @@ pub fn is_folder_marker(key: &str, size: Option<u64>) -> bool {
 }
 
 /// The `event` of an s3 trigger. `pipeline` validates the names of its fields, so the shape is fixed.
-pub fn s3_event(stored: ObjectMeta, at: UnixMillis) -> TriggerEvent {
-    let name = object_names::sanitize_file_name(&stored.key, "file");
-    let mut file: File = stored.into_file(None, name, None);
+pub fn s3_event(stored: ObjectHead, at: UnixMillis) -> TriggerEvent {
+    let ObjectHead { meta, hops, .. } = stored;
+    let name = object_names::sanitize_file_name(&meta.key, "file");
+    let mut file: File = meta.into_file(None, name, None);
     file.content_type = object_names::resolve_content_type(Some(&file.content_type), &file.name);
     let data = json!({
         "type": "s3",
@@ -111,7 +112,7 @@ pub fn s3_event(stored: ObjectMeta, at: UnixMillis) -> TriggerEvent {
         "time": clock::format_rfc3339(at),
         "file": file,
     });
-    TriggerEvent { data, object: Some(file) }
+    TriggerEvent { data, object: Some(file), hops }
 }
 
 #[cfg(test)]

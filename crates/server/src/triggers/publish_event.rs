@@ -26,19 +26,21 @@ pub struct EventResult {
 }
 
 impl Triggers {
-    /// Handles one event. Everything it causes is committed when this returns. The same `key` is the same event.
+    /// Handles one event. Everything it causes is committed when this returns. The same `key` is the same event. `hops`
+    /// runs came before it in its chain.
     ///
     /// # Errors
     /// `idempotency_key_reused` if the key came with another body before. After any other error the caller must send the
     /// event again.
-    pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value) -> Result<EventResult> {
+    pub async fn publish_event(&self, name: &str, key: Option<String>, body: Value, hops: u32) -> Result<EventResult> {
         let inner = &self.0;
         let sent = key.is_some().then(|| body.clone());
         let (receipt, event) = inner.engine.publish_event(name, key, body).await?;
         if sent.is_some_and(|sent| !is_same_body(&sent, &event.body)) {
             return Err(event_key_reused());
         }
-        let runs = inner.start_event_runs(name, &event.id, &event.body.into()).await?;
+        let seen = TriggerEvent { hops, ..TriggerEvent::from(event.body) };
+        let runs = inner.start_event_runs(name, &event.id, &seen).await?;
         Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
     }
 }

@@ -14,8 +14,8 @@ use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_pipeline::{ExprContext, referenced_names, resolve};
 
 /// Error codes that are the fault of the event, not of the service.
-const EVENT_ERRORS: [ErrorCode; 3] =
-    [codes::PARAMS_INVALID, codes::FILE_NOT_AUTHORIZED, codes::CONCURRENCY_KEY_INVALID];
+const EVENT_ERRORS: [ErrorCode; 4] =
+    [codes::PARAMS_INVALID, codes::FILE_NOT_AUTHORIZED, codes::CONCURRENCY_KEY_INVALID, codes::HOPS_EXCEEDED];
 
 impl TriggerDeps {
     /// Starts a run of a pipeline. The trigger's `with` fills its params from the event.
@@ -50,6 +50,7 @@ impl TriggerDeps {
             params,
             origin,
             event: Some(data.clone()),
+            hops: event.hops,
             author_params: author_params.clone(),
             dedup_key: Some(dedup_key.clone()),
             ..NewRun::default()

@@ -10,10 +10,12 @@ pub struct TriggerEvent {
     pub data: Value,
     /// The object that a store reported. The runs of the trigger may read it.
     pub object: Option<File>,
+    /// How many runs came before the runs that it starts: each wrote or sent what started the next one.
+    pub hops: u32,
 }
 
 impl From<Value> for TriggerEvent {
     fn from(data: Value) -> Self {
-        Self { data, object: None }
+        Self { data, object: None, hops: 0 }
     }
 }

@@ -24,6 +24,8 @@ CREATE TABLE runs (
     params TEXT NOT NULL,
     -- The event that started the run, as its expressions see it.
     event TEXT,
+    -- How many runs came before it in its chain: each wrote or sent what started the next one.
+    hops BIGINT NOT NULL DEFAULT 0,
     error TEXT,
     -- Rises with every change of the run or its steps.
     revision BIGINT NOT NULL,

@@ -78,6 +78,7 @@ pub struct ImageResize {
     pub keep_metadata: bool,
     /// Keeps animations moving. Not supported yet.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub animated: Option<Value>,
 }
 
@@ -136,6 +137,10 @@ quality: 80
 
     fn check(&self, check: &mut Validator<'_>) {
         self.check_options(check);
+    }
+
+    fn always_makes_files(&self) -> bool {
+        true
     }
 
     async fn run(self, ctx: StepContext, images: ImagePool) -> Result<ImageResizeOutputs> {

@@ -25,7 +25,7 @@ const MAILBOX_SIGNS: &str = ".!#$%&'*+/=?^`{|}~-";
 pub fn find_mentions(text: &str, pattern: Option<&TextPattern>) -> Vec<String> {
     let text = blank_code(text);
     count_steps(text.len());
-    let (mut names, mut piece) = (UniqueNames::default(), Piece::default());
+    let (mut names, mut segment) = (UniqueNames::default(), TextSegment::default());
     let mut name_end = 0;
     for (at, sign) in text.char_indices().filter(|(_, letter)| is_mention_sign(*letter)) {
         // A name may hold the sign, if its pattern says so.
@@ -35,8 +35,8 @@ pub fn find_mentions(text: &str, pattern: Option<&TextPattern>) -> Vec<String> {
         let start = at + sign.len_utf8();
         let Some(name) = name_at_start(&text[start..], pattern) else { continue };
         name_end = start + name.len();
-        piece.extend_to(&text, at);
-        if is_mention(&text[piece.start..piece.end], piece.is_url, name, &text[name_end..]) {
+        segment.extend_to(&text, at);
+        if is_mention(&text[segment.start..segment.end], segment.is_url, name, &text[name_end..]) {
             names.insert(name);
         }
     }
@@ -65,14 +65,14 @@ impl UniqueNames {
 
 /// The text from the last white space to the end, which moves forward from mention to mention.
 #[derive(Default)]
-struct Piece {
+struct TextSegment {
     start: usize,
     end: usize,
-    /// Whether the piece holds a web address so far.
+    /// Whether the segment holds a web address so far.
     is_url: bool,
 }
 
-impl Piece {
+impl TextSegment {
     fn extend_to(&mut self, text: &str, end: usize) {
         let new = &text[self.end..end];
         count_steps(new.len());
@@ -89,26 +89,26 @@ impl Piece {
     }
 }
 
-/// True if the text around a name leaves it a mention: the piece before it, and what comes after it.
-fn is_mention(piece: &str, is_url: bool, name: &str, after: &str) -> bool {
+/// True if the text around a name leaves it a mention: the segment before it, and what comes after it.
+fn is_mention(segment: &str, is_url: bool, name: &str, after: &str) -> bool {
     if is_url || after.starts_with(is_mention_sign) || after.starts_with("://") {
         return false;
     }
-    let Some(last) = piece.chars().next_back() else { return true };
+    let Some(last) = segment.chars().next_back() else { return true };
     // Chinese, Japanese and Korean need no space before a mention.
     if is_mention_sign(last) || is_word_char(last) {
         return is_unspaced(last);
     }
     // `"ann lee"@example.com` is an address, but `"@ann.lee"` is a quoted mention.
     let is_host = name.contains('.') || HOST_PATTERN.is_match(after);
-    !(is_host && ends_as_mailbox(piece.strip_suffix('"').unwrap_or(piece)))
+    !(is_host && ends_as_mailbox(segment.strip_suffix('"').unwrap_or(segment)))
 }
 
 /// True if the text ends as the part of a mail address before its `@` does. The signs end at the mention before at the
 /// latest, so no sign is passed twice.
-fn ends_as_mailbox(piece: &str) -> bool {
-    let word = piece.trim_end_matches(|letter| MAILBOX_SIGNS.contains(letter));
-    count_steps(piece.len() - word.len());
+fn ends_as_mailbox(segment: &str) -> bool {
+    let word = segment.trim_end_matches(|letter| MAILBOX_SIGNS.contains(letter));
+    count_steps(segment.len() - word.len());
     word.chars().next_back().is_some_and(is_word_char)
 }
 

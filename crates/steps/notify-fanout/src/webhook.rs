@@ -28,6 +28,7 @@ pub struct WebhookChannel {
     headers: Vec<(String, TemplatePart)>,
     json: TemplatePart,
     signed: bool,
+    hops: u32,
     /// True if all recipients share one server.
     one_server: bool,
 }
@@ -50,6 +51,7 @@ impl WebhookChannel {
                 headers.iter().map(|(_, value)| value).chain([&url, &json]),
             ),
             signed: sign.is_some(),
+            hops: ctx.run.next_hops(),
             one_server,
             url,
             headers,
@@ -64,7 +66,7 @@ impl WebhookChannel {
             request =
                 request.with_header(name, &value.resolve_text(scope)?).map_err(|error| value.classify_error(error))?;
         }
-        request = request.with_json(&self.json.resolve_value(scope)?);
+        request = request.with_json(&self.json.resolve_value(scope)?).with_hops(self.hops);
         for name in ["idempotency-key", "webhook-id"] {
             request = request.with_header(name, id).map_err(DeliveryError::Channel)?;
         }

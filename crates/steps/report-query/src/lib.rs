@@ -130,6 +130,10 @@ timeout: 10m
         self.check_options(check);
     }
 
+    fn always_makes_files(&self) -> bool {
+        !self.skip_if_empty
+    }
+
     async fn run(self, ctx: StepContext, connections: Connections) -> Result<ReportQueryOutputs> {
         let connection = connections.get(&self.connection).await?;
         let Some(text) = &self.sql else {

@@ -45,10 +45,13 @@ pub struct ImportColumn {
     /// Turns the cell into upper or lower case.
     pub case: Option<TextCase>,
     /// Refuses a second row with the same value. Not supported yet.
+    #[schemars(extend("deprecated" = true))]
     pub unique: bool,
     /// Looks the value up in another table. Not supported yet.
+    #[schemars(extend("deprecated" = true))]
     pub lookup: Option<Value>,
     /// Splits the cell into several. Not supported yet.
+    #[schemars(extend("deprecated" = true))]
     pub split: Option<Value>,
 }
 

@@ -84,6 +84,7 @@ pub struct CsvImport {
     pub tolerate: Percentage,
     /// One row per import in a table of the user's database. Not supported yet.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub report: Option<Value>,
     /// The file of rejected rows.
     #[serde(default)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::{READER_IDS, readers, require_refused, run_of_event, step, stored_text};
-use crate::http::receiver::{Receiver, says};
+use crate::http::receiver::{Receiver, respond_with};
 use crate::support::{Database, TestApp, both};
 
 both!(
@@ -104,9 +104,10 @@ async fn file_in_awaited_event_is_refused(database: Database) {
 async fn file_in_http_answer_is_refused(database: Database) {
     let answer = Arc::new(Mutex::new(Value::Null));
     let given = answer.clone();
-    let server =
-        Receiver::start(move |_| says(200, &[("content-type", "application/json")], given.lock().unwrap().to_string()))
-            .await;
+    let server = Receiver::start(move |_| {
+        respond_with(200, &[("content-type", "application/json")], given.lock().unwrap().to_string())
+    })
+    .await;
     let yaml = format!("steps:\n  - {{ id: ask, uses: http.request, with: {{ url: \"{}\" }} }}", server.url);
     let app = app(database, &yaml, "steps.ask.json").await;
     for file in forged_files(&app).await {

@@ -7,7 +7,7 @@ use afterload_state::Db;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::http::receiver::{Receiver, says};
+use crate::http::receiver::{Receiver, respond_with};
 use crate::support::{Database, Place, both};
 
 both!(seals_are_shown_to_nobody);
@@ -63,7 +63,7 @@ async fn stored_seals(url: &str) -> Vec<String> {
 }
 
 async fn seals_are_shown_to_nobody(database: Database) {
-    let server = Receiver::start(|_| says(200, &[("content-type", "text/plain")], "saved\n")).await;
+    let server = Receiver::start(|_| respond_with(200, &[("content-type", "text/plain")], "saved\n")).await;
     let mut place = Place::new(database).await;
     place.set("HTTP__ALLOW", "[127.0.0.1]");
     place.set("LOG", "debug");

@@ -186,6 +186,7 @@ fn catalogue() -> PipelineList {
         steps: vec![StepSummary { id: "import".into(), uses: "csv.import".into(), mode: "background" }],
         paused_at: None,
         source: Some(format!("name: {name}\n")),
+        ..PipelineSummary::default()
     };
     let params = json!({
         "file": { "type": "file", "accept": ["text/csv"], "max_size": "1mb" },
@@ -237,6 +238,7 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         origin: run.origin.into(),
         params: run.params.into(),
         event: run.event,
+        hops: run.hops,
         file_seals: FileSeals::default(),
         error: None,
         revision: 1,
@@ -271,6 +273,7 @@ fn engine_config() -> EngineConfig {
         artifacts: ARTIFACTS.into(),
         queues: BTreeMap::new(),
         max_crashes: 3,
+        max_hops: 16,
         lease: Duration::from_secs(15),
         drain: Duration::from_secs(25),
         retention: RetentionConfig::default(),

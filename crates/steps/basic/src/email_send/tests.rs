@@ -94,8 +94,12 @@ impl Desk {
         files: Vec<MailAttachment>,
         effects: &Memory,
     ) -> Result<EmailSendOutputs> {
-        let run =
-            RunInfo { id: "01RUN".into(), url: "http://x/v1/runs/01RUN".into(), pipeline: "contacts-import".into() };
+        let run = RunInfo {
+            id: "01RUN".into(),
+            url: "http://x/v1/runs/01RUN".into(),
+            pipeline: "contacts-import".into(),
+            hops: 0,
+        };
         let (progress, reports) = ProgressReporter::new_channel();
         let verifier = verifier_of_links(&run.id, &with);
         let post = MailJob {

@@ -192,7 +192,7 @@ local: { country: nowhere, city: office }
                     let message = format!("{} addresses are given; expected at most {MAX_ADDRESSES}", ips.len());
                     return Err(Error::new(codes::GEO_TOO_MANY, message));
                 }
-                let outputs = look_up_list(&ctx, &deps.geo, &chain, &ips).await?;
+                let outputs = locate_addresses(&ctx, &deps.geo, &chain, &ips).await?;
                 report_progress(&ctx, ips.len() as u64);
                 Ok(outputs)
             }
@@ -233,7 +233,7 @@ impl GeoLookup {
 }
 
 /// Looks up the addresses of a list. An item that is no address is answered with the reason.
-async fn look_up_list(
+async fn locate_addresses(
     ctx: &StepContext,
     geo: &GeoLocator,
     chain: &ProviderChain,

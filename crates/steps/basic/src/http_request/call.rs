@@ -76,7 +76,7 @@ impl HttpCall {
             request = request.without_redirects();
         }
         Ok(Self {
-            request: request.with_header("idempotency-key", &ctx.step.key)?,
+            request: request.with_hops(ctx.run.next_hops()).with_header("idempotency-key", &ctx.step.key)?,
             expect: step.expect,
             signed: step.sign.is_some(),
             save: save.map(|name| (name, step.max_size.unwrap_or(DEFAULT_MAX_SAVE_SIZE))),

@@ -116,6 +116,16 @@ timeout: 10s
         }
     }
 
+    fn always_makes_files(&self) -> bool {
+        self.save.is_some()
+    }
+
+    fn certain_post(&self) -> Option<String> {
+        let has_body = self.body.is_some() || self.json.is_some() || self.form.is_some();
+        let posts = matches!(self.method, Some(HttpMethod::Post)) || self.method.is_none() && has_body;
+        self.url.as_literal().filter(|_| posts).cloned()
+    }
+
     async fn run(self, ctx: StepContext, http: EgressClient) -> Result<HttpRequestOutputs> {
         call::HttpCall::new(self, &ctx)?.send_once(&ctx, &http).await
     }

@@ -1,5 +1,6 @@
 //! Decodes bytes to pixels. Every decoder has limits, and a panic of a decoder counts as a damaged file.
 
+mod gif;
 mod jpeg;
 mod jpeg_scans;
 mod png;
@@ -52,7 +53,8 @@ pub fn decode_image(inspected: &InspectedImage, bytes: &[u8], eighths: u32, limi
             decode_whole(inspected, decoder, limit)
         }
         ImageFormat::Gif => {
-            let decoder = GifDecoder::new(Cursor::new(bytes)).map_err(|error| decoder_error(name, error))?;
+            let colored = gif::with_gray_palette(bytes, inspected.lacks_palette);
+            let decoder = GifDecoder::new(Cursor::new(colored)).map_err(|error| decoder_error(name, error))?;
             decode_whole(inspected, decoder, limit)
         }
     };

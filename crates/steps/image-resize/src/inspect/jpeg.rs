@@ -1,6 +1,7 @@
 //! Reads the segments of a JPEG up to its end marker.
 
 use super::jpeg_colors::{ColorMarkers, JpegColors};
+use super::jpeg_coverage::ScanCoverage;
 use super::{ByteCursor, MAX_PROFILE_BYTES, ParsedHeader};
 use crate::errors;
 use afterload_core::error::Result;
@@ -59,19 +60,19 @@ pub fn inspect_jpeg(bytes: &[u8]) -> Result<ParsedHeader> {
     Ok(found)
 }
 
-/// Returns `None` if the file ends before its end marker.
+/// Returns `None` if the file ends before its end marker, or if the marker comes before the last scan.
 fn walk_segments(
     cursor: &mut ByteCursor<'_>,
     found: &mut ParsedHeader,
     profile: &mut ProfileChunks,
     markers: &mut ColorMarkers,
 ) -> Option<Result<()>> {
-    let mut scans = 0;
+    let (mut scans, mut coverage) = (0, ScanCoverage::default());
     loop {
         let marker = next_marker(cursor)?;
         match marker {
             0x01 | 0xd0..=0xd8 => continue,
-            0xd9 => return Some(Ok(())),
+            0xd9 => return (found.frame.is_none() || coverage.is_complete()).then_some(Ok(())),
             _ => {}
         }
         let length = usize::from(cursor.read_u16_be()?);
@@ -94,6 +95,9 @@ fn walk_segments(
                     return Some(Err(errors::image_too_large(format!(
                         "the {JPEG_NAME} has more than {MAX_JPEG_SCANS} scans"
                     ))));
+                }
+                if let Some(frame) = &found.frame {
+                    coverage.add_scan(segment, &frame.identifiers, frame.progressive);
                 }
                 skip_scan(cursor)?;
             }

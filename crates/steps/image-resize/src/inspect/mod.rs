@@ -3,6 +3,7 @@
 mod gif;
 mod jpeg;
 mod jpeg_colors;
+mod jpeg_coverage;
 mod png;
 mod png_colors;
 mod webp;
@@ -41,6 +42,8 @@ pub struct InspectedImage {
     pub animated: bool,
     /// The maximum bytes per decoded pixel.
     channels: u64,
+    /// True if the first frame of a GIF has no colors.
+    pub lacks_palette: bool,
     /// The components of a JPEG.
     pub frame: Option<JpegFrame>,
 }
@@ -55,6 +58,7 @@ struct ParsedHeader {
     exif: Option<Vec<u8>>,
     animated: bool,
     channels: u64,
+    lacks_palette: bool,
     frame: Option<JpegFrame>,
 }
 
@@ -68,6 +72,7 @@ impl ParsedHeader {
             exif: None,
             animated: false,
             channels,
+            lacks_palette: false,
             frame: None,
         }
     }
@@ -116,6 +121,7 @@ pub fn inspect_image(bytes: &[u8], limits: &ImageLimits) -> Result<InspectedImag
         exif,
         animated: found.animated,
         channels: found.channels,
+        lacks_palette: found.lacks_palette,
         frame: found.frame,
     })
 }
