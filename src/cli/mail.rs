@@ -58,6 +58,7 @@ pub fn preview_mail(args: PreviewArgs, config: &Config, out: &mut impl Write) ->
         json!({ "id": PREVIEW_RUN_ID, "url": run_url(&url, PREVIEW_RUN_ID), "pipeline": "example" }),
     );
     vars.insert("links".into(), json!([{ "label": "example", "url": format!("{url}/d/example") }]));
+    vars.insert("unsubscribe_url".into(), json!(format!("{url}/u/example")));
     vars.extend(mailer.preview_vars(&args.template)?);
     vars.extend(args.params);
     let content = mailer.render_template(&args.template, None, vars)?;
@@ -118,6 +119,7 @@ mod tests {
         let (text, html) = (read("txt"), read("html"));
         assert!(out.contains("import_done.txt\n") && out.contains("import_done.html\n"), "{out}");
         assert!(text.starts_with("The import of mine.csv is done.\n"), "{text}");
+        assert!(text.contains("\nUnsubscribe: http://127.0.0.1:8080/u/example"), "{text}");
         assert!(html.contains("mine.csv") && html.contains("style=\"") && !html.contains("{{"), "{html}");
     }
 

@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use afterload_core::clock::Clock;
 use afterload_core::dialect::Dialect;
-use afterload_state::Db;
 use afterload_state::queue::JobQueue;
+use afterload_state::{Db, NewEventBatch};
 use serde_json::json;
 
 use crate::support::{Database, Server, both};
 
-both!(leases_and_records_expire_by_the_clock, ended_workers_are_forgotten_by_the_clock, clock_follows_the_database);
+both!(
+    leases_and_records_expire_by_the_clock,
+    ended_workers_are_forgotten_by_the_clock,
+    batch_is_due_when_it_is_quiet_or_has_waited_long_enough,
+    clock_follows_the_database
+);
 
 /// 2100, far from the time of any machine.
 const START: i64 = 4_102_444_800_000;
@@ -67,6 +72,50 @@ async fn ended_workers_are_forgotten_by_the_clock(database: Database) {
     assert_eq!(queue.prune_workers().await.unwrap(), 0);
     time.advance(Duration::from_secs(2));
     assert_eq!(queue.prune_workers().await.unwrap(), 1);
+}
+
+async fn batch_is_due_when_it_is_quiet_or_has_waited_long_enough(database: Database) {
+    let (clock, time) = Clock::manual(START);
+    let Opened { db, _dir, server: _server } = open(database, clock).await;
+    let params = json!({});
+    let join = async |id: &str| {
+        let mut tx = db.begin().await.unwrap();
+        let new = NewEventBatch {
+            id,
+            pipeline: "p",
+            trigger_key: "t",
+            source: "event",
+            trigger_params: &params,
+            hops: 0,
+            wait_ms: 30 * SECOND_MS,
+            max_wait_ms: 100 * SECOND_MS,
+        };
+        let joined = tx.event_batches().join(&new).await.unwrap();
+        tx.event_batches().insert_item(&joined, &json!({ "id": id }).to_string(), false).await.unwrap();
+        tx.commit().await.unwrap();
+        (joined.id, joined.items)
+    };
+    let is_due = async || {
+        let due = db.event_batches().list_due(10).await.unwrap();
+        assert_eq!(db.event_batches().close_due("a").await.unwrap(), !due.is_empty());
+        !due.is_empty()
+    };
+    let wait = |seconds| time.advance(Duration::from_secs(seconds));
+    // Each event puts the run off, up to 100 seconds after the first.
+    for (number, id) in (1..).zip(["a", "b", "c", "d"]) {
+        assert_eq!(join(id).await, ("a".to_owned(), number));
+        wait(29);
+        assert!(number == 4 || !is_due().await, "{id}");
+    }
+    assert!(is_due().await, "116 seconds after the first event");
+    let (events, _) = db.event_batches().list_items("a").await.unwrap();
+    assert_eq!(events, ["a", "b", "c", "d"].map(|id| json!({ "id": id })));
+    assert_eq!(join("e").await, ("e".to_owned(), 1), "a closed batch takes no events");
+    db.event_batches().delete("a").await.unwrap();
+    wait(29);
+    assert_eq!(db.event_batches().list_due(10).await.unwrap().len(), 0);
+    wait(1);
+    assert_eq!(db.event_batches().list_due(10).await.unwrap()[0].id, "e");
 }
 
 async fn clock_follows_the_database(database: Database) {

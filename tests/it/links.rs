@@ -77,7 +77,7 @@ async fn link_in_mail_downloads_and_counts(database: Database) {
 async fn unusable_link_shows_a_plain_page(database: Database) {
     let app = TestApp::builder(database).pipeline("report", YAML).start().await;
     let (run, link) = sent(&app).await;
-    let says = async |link: &str, status: u16, code: &str, title: &str| {
+    let assert_page = async |link: &str, status: u16, code: &str, title: &str| {
         let problem = ask(&app, link, &[]).await;
         assert_eq!(problem.status(), status, "{code}");
         assert_eq!(problem.json::<Value>().await.unwrap()["code"], code);
@@ -94,11 +94,11 @@ async fn unusable_link_shows_a_plain_page(database: Database) {
     let token = link.rsplit('/').next().unwrap();
     let other = if &token[30..31] == "A" { "B" } else { "A" };
     for forged in ["x".to_owned(), "A".repeat(43), format!("{}{other}{}", &token[..30], &token[31..])] {
-        respond_with(&format!("{}/d/{forged}", app.url), 404, "link_not_found", "There is no such link").await;
+        assert_page(&format!("{}/d/{forged}", app.url), 404, "link_not_found", "There is no such link").await;
     }
     let before = links(&app, &run).await[0]["expires_at"].clone();
     db.execute("UPDATE download_links SET expires_at = created_at", &[]).await.unwrap();
-    respond_with(&link, 410, "link_expired", "The link has expired").await;
+    assert_page(&link, 410, "link_expired", "The link has expired").await;
     db.execute("UPDATE download_links SET expires_at = created_at + 3600000", &[]).await.unwrap();
     assert_eq!(links(&app, &run).await[0]["expires_at"], before, "as long as the mail promised");
     assert_eq!(ask(&app, &link, &[]).await.status(), 200);
@@ -113,15 +113,15 @@ async fn unusable_link_shows_a_plain_page(database: Database) {
     let revoked: Value = revoke(&app.admin_key, &id).await.json().await.unwrap();
     assert!(revoked["revoked_at"].is_string(), "{revoked}");
     assert_eq!(revoke(&app.admin_key, &id).await.json::<Value>().await.unwrap(), revoked, "twice is once");
-    respond_with(&link, 410, "link_revoked", "The link has been taken back").await;
+    assert_page(&link, 410, "link_revoked", "The link has been taken back").await;
 
     db.execute("UPDATE download_links SET revoked_at = NULL", &[]).await.unwrap();
     db.execute("UPDATE artifacts SET expired_at = created_at", &[]).await.unwrap();
-    respond_with(&link, 410, "file_expired", "The file has expired").await;
+    assert_page(&link, 410, "file_expired", "The file has expired").await;
     let artifact = run["artifacts"][0]["id"].as_str().unwrap();
     assert_eq!(app.get(&format!("/v1/artifacts/{artifact}")).await.status(), 410);
     db.execute("DELETE FROM download_links", &[]).await.unwrap();
-    respond_with(&link, 410, "link_expired", "The link has expired").await;
+    assert_page(&link, 410, "link_expired", "The link has expired").await;
     app.finish().await;
 }
 

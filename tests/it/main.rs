@@ -47,6 +47,7 @@ mod store;
 mod support;
 mod sweep;
 mod terminal;
+mod timeouts;
 mod triggers;
 mod waiting;
 mod workers;

@@ -128,9 +128,9 @@ async fn responses_match_the_openapi_document() {
     }
     calls.get(suppressions, "/v1/mail/suppressions?list=news").await;
     calls.get(suppressions, "/v1/mail/suppressions?list=NEWS").await;
-    let path = format!("{suppressions}/{}", gone["id"].as_str().unwrap());
+    let gone_path = format!("{suppressions}/{}", gone["id"].as_str().unwrap());
     for _ in 0..2 {
-        calls.call("delete", "/v1/mail/suppressions/{id}", &path, None).await;
+        calls.call("delete", "/v1/mail/suppressions/{id}", &gone_path, None).await;
     }
     for body in [json!([{ "event": "bounce", "email": "gone@example.com" }]), json!({ "provider": "unknown" })] {
         calls.post("/v1/mail/bounces", "/v1/mail/bounces", body).await;

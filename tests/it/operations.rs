@@ -61,26 +61,20 @@ async fn metrics_count_runs_steps_and_requests() {
     assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let text = answer.text().await.unwrap();
     let series = series(&text);
-    let says = |name: &str| *series.get(name).unwrap_or_else(|| panic!("there is no {name} in\n{text}"));
-    assert_eq!(respond_with(r#"afterload_runs_accepted_total{pipeline="greet",origin="api"}"#), 2.0);
-    assert_eq!(respond_with(r#"afterload_runs_ended_total{pipeline="greet",status="succeeded"}"#), 2.0);
-    assert_eq!(respond_with(r#"afterload_runs_ended_total{pipeline="broken",status="failed"}"#), 1.0);
-    assert_eq!(respond_with(r#"afterload_step_attempts_total{uses="email.send",outcome="succeeded"}"#), 2.0);
-    assert_eq!(respond_with(r#"afterload_step_attempts_total{uses="email.send",outcome="failed"}"#), 1.0);
-    assert_eq!(respond_with(r#"afterload_step_attempt_duration_seconds_count{uses="email.send"}"#), 3.0);
-    assert_eq!(respond_with(r#"afterload_mails_total{outcome="sent"}"#), 2.0);
+    let value_of = |name: &str| *series.get(name).unwrap_or_else(|| panic!("there is no {name} in\n{text}"));
+    assert_eq!(value_of(r#"afterload_runs_accepted_total{pipeline="greet",origin="api"}"#), 2.0);
+    assert_eq!(value_of(r#"afterload_runs_ended_total{pipeline="greet",status="succeeded"}"#), 2.0);
+    assert_eq!(value_of(r#"afterload_runs_ended_total{pipeline="broken",status="failed"}"#), 1.0);
+    assert_eq!(value_of(r#"afterload_step_attempts_total{uses="email.send",outcome="succeeded"}"#), 2.0);
+    assert_eq!(value_of(r#"afterload_step_attempts_total{uses="email.send",outcome="failed"}"#), 1.0);
+    assert_eq!(value_of(r#"afterload_step_attempt_duration_seconds_count{uses="email.send"}"#), 3.0);
+    assert_eq!(value_of(r#"afterload_mails_total{outcome="sent"}"#), 2.0);
     let started = r#"afterload_http_requests_total{method="POST",route="/v1/pipelines/{name}/runs",status="2xx"}"#;
-    assert_eq!(respond_with(started), 3.0);
-    assert_eq!(
-        respond_with(r#"afterload_http_request_duration_seconds_count{route="/v1/pipelines/{name}/runs"}"#),
-        3.0
-    );
-    assert_eq!(respond_with(r#"afterload_http_requests_total{method="GET",route="none",status="4xx"}"#), 1.0);
+    assert_eq!(value_of(started), 3.0);
+    assert_eq!(value_of(r#"afterload_http_request_duration_seconds_count{route="/v1/pipelines/{name}/runs"}"#), 3.0);
+    assert_eq!(value_of(r#"afterload_http_requests_total{method="GET",route="none",status="4xx"}"#), 1.0);
     if cfg!(target_os = "linux") {
-        assert!(
-            respond_with("process_resident_memory_bytes") > 1e6 && respond_with("process_open_fds") > 3.0,
-            "{text}"
-        );
+        assert!(value_of("process_resident_memory_bytes") > 1e6 && value_of("process_open_fds") > 3.0, "{text}");
     }
 
     // A run that is scheduled for the near future waits in the queue.

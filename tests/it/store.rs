@@ -3,8 +3,8 @@
 use afterload_core::clock::Clock;
 use afterload_core::file_seals::FileSeals;
 use afterload_state::{
-    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunFilter, RunRecord, RunStatus, StepRecord, StepStatus,
-    SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
+    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunDeadlines, RunFilter, RunRecord, RunStatus, StepRecord,
+    StepStatus, SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
 };
 use serde_json::{Value, json};
 
@@ -59,6 +59,8 @@ fn run(id: &str, pipeline: &str) -> RunRecord {
         revision: 1,
         run_at: None,
         cancel_requested_at: None,
+        deadlines: RunDeadlines::default(),
+        timed_out_at: None,
         created_at: 1,
         started_at: None,
         finished_at: None,

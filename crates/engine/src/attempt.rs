@@ -1,9 +1,11 @@
 //! One attempt of a step, as the parts of the executor pass it around.
 
+use std::sync::OnceLock;
+
 use tokio_util::sync::CancellationToken;
 
 use afterload_state::queue::Lease;
-use afterload_state::{RunRecord, StepClaim};
+use afterload_state::{RunRecord, RunStop, StepClaim};
 
 #[derive(Clone, Copy)]
 pub(crate) struct AttemptContext<'a> {
@@ -13,6 +15,8 @@ pub(crate) struct AttemptContext<'a> {
     pub(crate) claimed: &'a StepClaim,
     /// The run of the step, as of the claim.
     pub(crate) run: &'a RunRecord,
-    /// Cancelled with the run. A `finally` step gets a token that is never cancelled.
+    /// Cancelled when the run stops the step.
     pub(crate) cancel: &'a CancellationToken,
+    /// Why the run does; set before `cancel`.
+    pub(crate) stop_reason: &'a OnceLock<RunStop>,
 }

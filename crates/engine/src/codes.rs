@@ -38,6 +38,9 @@ pub const PIPELINE_NOT_FOUND: ErrorCode =
 pub const QUEUE_NOT_FOUND: ErrorCode = ErrorCode::permanent("queue_not_found", "There is no such queue")
     .with_status(404)
     .with_hint("`GET /v1/queues` lists those that the configuration, live pipelines and open steps name");
+pub const QUEUE_TIMED_OUT: ErrorCode =
+    ErrorCode::stopped("queue_timed_out", "No step of the run has started within its `queue_timeout`")
+        .with_hint("give its queues more workers, or raise `queue_timeout`; a retry has a new deadline");
 pub const QUEUE_UNKNOWN: ErrorCode =
     ErrorCode::permanent("queue_unknown", "No process works the queue that a run names").with_status(422);
 pub const QUEUES_INVALID: ErrorCode = ErrorCode::permanent("queues_invalid", "The list of queues to work is not valid");
@@ -57,6 +60,8 @@ pub const RUN_NOT_ENDED: ErrorCode = ErrorCode::permanent("run_not_ended", "The 
 pub const RUN_SUCCEEDED: ErrorCode = ErrorCode::permanent("run_succeeded", "The run has succeeded")
     .with_status(409)
     .with_hint("start a new run to do the same again");
+pub const RUN_TIMED_OUT: ErrorCode = ErrorCode::stopped("run_timed_out", "The run took longer than its `timeout`")
+    .with_hint("raise `timeout`, which counts waits too; a retry has a new deadline");
 pub const STEP_QUARANTINED: ErrorCode =
     ErrorCode::permanent("step_quarantined", "The step crashed its process too often")
         .with_hint("look at the logs of the processes that died; `limits.crashes` sets the number");
@@ -77,6 +82,7 @@ pub const CODES: &[ErrorCode] = &[
     ITEMS_INVALID,
     PIPELINE_NOT_FOUND,
     QUEUE_NOT_FOUND,
+    QUEUE_TIMED_OUT,
     QUEUE_UNKNOWN,
     QUEUES_INVALID,
     RECORD_NOT_FOUND,
@@ -87,6 +93,7 @@ pub const CODES: &[ErrorCode] = &[
     RUN_NEVER_BEGAN,
     RUN_NOT_ENDED,
     RUN_SUCCEEDED,
+    RUN_TIMED_OUT,
     STEP_QUARANTINED,
     STEP_TIMEOUT,
     STEP_WAITS,

@@ -19,6 +19,7 @@ use crate::expr_context::ContextBuilder;
 use crate::lifecycle::admit::Admission;
 use crate::lifecycle::advance::{StepAdvancer, TransitionPublisher};
 use crate::lifecycle::cancel::{Canceller, RunningAttempts};
+use crate::lifecycle::deadlines::DeadlineEnforcer;
 use crate::lifecycle::finish::AttemptFinisher;
 use crate::lifecycle::follow_up::StepFollowUp;
 use crate::lifecycle::reconcile::ConcurrencyReconciler;
@@ -55,6 +56,7 @@ pub(crate) struct EngineCore {
     pub(crate) starter: RunStarter,
     pub(crate) retrier: RunRetrier,
     pub(crate) canceller: Canceller,
+    pub(crate) deadlines: DeadlineEnforcer,
     pub(crate) reconciler: ConcurrencyReconciler,
     pub(crate) suspensions: Suspensions,
     pub(crate) pauses: Arc<Pauses>,
@@ -174,6 +176,12 @@ impl SharedParts {
             sweeper: QueueSweeper { db: db.clone(), queue: self.queue.clone() },
             retention: RetentionCleaner { db: db.clone(), config: self.config.clone(), objects: deps.objects.clone() },
             depths: QueueDepthCache::new(self.queue.clone()),
+            deadlines: DeadlineEnforcer {
+                db: db.clone(),
+                admission: self.admission.clone(),
+                canceller: canceller.clone(),
+                publisher: self.publisher.clone(),
+            },
             canceller,
             reconciler,
             queues,

@@ -11,7 +11,7 @@ use crate::run_view::run_url;
 use afterload_core::error::Result;
 use afterload_core::file_seals::FileSeals;
 use afterload_pipeline::{ExprContext, Section};
-use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, RunRecord, RunStatus, RunStop, StepRecord, StepStatus};
 
 /// What a step can read.
 pub(super) struct StepScope {
@@ -61,10 +61,14 @@ impl ContextBuilder {
         let mut facts =
             json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
         if section != Section::Main {
-            let error = run_error(compiled, steps);
-            let status = match (run.cancel_requested_at, &error) {
-                (Some(_), _) => RunStatus::Cancelled,
-                (None, Some(_)) => RunStatus::Failed,
+            let stop = run.stop();
+            let error = match stop {
+                Some(RunStop::TimedOut) => run.error.clone(),
+                Some(RunStop::Cancelled) | None => run_error(compiled, steps),
+            };
+            let status = match (stop, &error) {
+                (Some(RunStop::Cancelled), _) => RunStatus::Cancelled,
+                (Some(RunStop::TimedOut), _) | (None, Some(_)) => RunStatus::Failed,
                 (None, None) => RunStatus::Succeeded,
             };
             facts["status"] = status.as_str().into();

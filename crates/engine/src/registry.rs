@@ -11,7 +11,7 @@ use afterload_core::units::{ByteSize, HumanDuration};
 use afterload_pipeline::folder::RefusedDefinition;
 use afterload_pipeline::params::ParamType;
 use afterload_pipeline::{
-    CronTrigger, EventTrigger, KeySuffix, Param, Pipeline, PlanStep, S3Trigger, Trigger, TriggerFlow,
+    CronTrigger, EventTrigger, KeySuffix, Param, Pipeline, PlanStep, S3Trigger, Trigger, TriggerBatching, TriggerFlow,
 };
 use afterload_spanned_yaml as yaml;
 
@@ -167,19 +167,42 @@ impl PipelineSummary {
 
 /// A trigger as JSON, with the fields that the definition sets.
 fn trigger_json(trigger: &Trigger) -> Value {
-    let S3Trigger { bucket, prefix, suffix, poll_ms, .. } = match trigger {
-        Trigger::S3(trigger) => trigger,
-        Trigger::Cron(CronTrigger { schedule, timezone, catch_up, .. }) => {
-            return serde_json::json!({
-                "type": "cron", "schedule": schedule, "timezone": timezone, "catch_up": catch_up,
+    match trigger {
+        Trigger::S3(S3Trigger { bucket, prefix, suffix, poll_ms, batching, .. }) => {
+            let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+            let (prefix, suffix) = (given(prefix), (*suffix != KeySuffix::default()).then_some(suffix));
+            let poll = poll_ms.map(duration_text);
+            let json = serde_json::json!({
+                "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll,
             });
+            with_batching(json, *batching)
         }
-        Trigger::Event(EventTrigger { name, .. }) => return serde_json::json!({ "type": "event", "name": name }),
-    };
-    let poll = poll_ms.map(|millis| HumanDuration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string());
-    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let (prefix, suffix) = (given(prefix), (*suffix != KeySuffix::default()).then_some(suffix));
-    drop_nulls(serde_json::json!({ "type": "s3", "bucket": bucket, "prefix": prefix, "suffix": suffix, "poll": poll }))
+        Trigger::Cron(CronTrigger { schedule, timezone, catch_up, .. }) => serde_json::json!({
+            "type": "cron", "schedule": schedule, "timezone": timezone, "catch_up": catch_up,
+        }),
+        Trigger::Event(EventTrigger { name, batching, .. }) => {
+            with_batching(serde_json::json!({ "type": "event", "name": name }), *batching)
+        }
+    }
+}
+
+/// Adds `debounce` and `max_wait`, or `batch`, and drops the fields that the definition does not set.
+fn with_batching(mut trigger: Value, batching: Option<TriggerBatching>) -> Value {
+    match batching {
+        Some(TriggerBatching::Debounce { quiet_ms, max_wait_ms }) => {
+            trigger["debounce"] = duration_text(quiet_ms).into();
+            trigger["max_wait"] = duration_text(max_wait_ms).into();
+        }
+        Some(TriggerBatching::Batch { size, within_ms }) => {
+            trigger["batch"] = serde_json::json!({ "size": size, "within": duration_text(within_ms) });
+        }
+        None => {}
+    }
+    drop_nulls(trigger)
+}
+
+fn duration_text(millis: i64) -> String {
+    HumanDuration(std::time::Duration::from_millis(millis.unsigned_abs())).to_string()
 }
 
 /// Drops the fields that the definition does not set.

@@ -49,6 +49,10 @@ pub struct RunView {
     pub run_at: Option<String>,
     /// Since when it waits for other runs of the same `concurrency.key`, or for its time before it can. RFC 3339, UTC.
     pub waiting_since: Option<String>,
+    /// Until when its first step must have started, or it fails as `queue_timed_out`. RFC 3339, UTC.
+    pub queue_deadline: Option<String>,
+    /// Until when it must have ended, or it fails as `run_timed_out`. RFC 3339, UTC.
+    pub deadline: Option<String>,
     /// When somebody asked it to stop. RFC 3339, UTC.
     pub cancel_requested_at: Option<String>,
     /// RFC 3339, UTC.
@@ -216,6 +220,8 @@ impl RunView {
                 .and_then(|place| place.waiting_since)
                 .filter(|_| run.finished_at.is_none())
                 .map(clock::format_rfc3339),
+            queue_deadline: run.deadlines.queue.map(clock::format_rfc3339),
+            deadline: run.deadlines.end.map(clock::format_rfc3339),
             cancel_requested_at: run.cancel_requested_at.map(clock::format_rfc3339),
             created_at: clock::format_rfc3339(run.created_at),
             started_at: run.started_at.map(clock::format_rfc3339),

@@ -2,7 +2,7 @@
 
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Section;
-use afterload_state::{RunStatus, StepStatus};
+use afterload_state::{RunStatus, RunStop, StepStatus};
 
 /// A step as the state machine sees it.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub enum StepChange {
     Queue,
     /// It ends without an attempt: its condition is false, or its section does not run.
     Skip,
-    /// It ends without an attempt: a step that it needs failed, or the run was cancelled.
+    /// It ends without an attempt: a step that it needs failed, or the run stops its steps.
     Cancel,
     /// Evaluating its condition failed.
     Fail(Error),
@@ -54,22 +54,22 @@ pub struct RunAdvance {
 }
 
 /// Changes every waiting step that can change, until none is left. `holds` evaluates the condition of a step with the
-/// current statuses. In a cancelled run only `finally` still starts.
+/// current statuses. In a cancelled run only `finally` still starts, in one that timed out also `on_failure`.
 pub fn advance_nodes(
     nodes: &mut [StepNode<'_>],
-    cancelled: bool,
+    stop: Option<RunStop>,
     mut holds: impl FnMut(usize, &[StepNode<'_>]) -> Result<bool>,
 ) -> RunAdvance {
     let mut changes = Vec::new();
     for section in Section::ALL {
-        let call = match section {
-            Section::Finally => SectionAction::Run,
-            Section::Main if cancelled => SectionAction::Cancel,
-            Section::Main => SectionAction::Run,
-            Section::OnSuccess | Section::OnFailure if cancelled => SectionAction::Skip,
-            Section::OnSuccess if section_outcome(nodes, Section::Main) == RunStatus::Succeeded => SectionAction::Run,
-            Section::OnFailure if section_outcome(nodes, Section::Main) == RunStatus::Failed => SectionAction::Run,
-            Section::OnSuccess | Section::OnFailure => SectionAction::Skip,
+        let call = match (section, stop) {
+            (Section::Finally, _) => SectionAction::Run,
+            (Section::Main, Some(_)) => SectionAction::Cancel,
+            (Section::Main, None) => SectionAction::Run,
+            (Section::OnFailure, Some(RunStop::TimedOut)) => SectionAction::Run,
+            (Section::OnSuccess | Section::OnFailure, Some(_)) => SectionAction::Skip,
+            (Section::OnSuccess, None) => action_after(nodes, RunStatus::Succeeded),
+            (Section::OnFailure, None) => action_after(nodes, RunStatus::Failed),
         };
         while let Some((index, change)) = next_change(nodes, section, call, &mut holds) {
             nodes[index].status = change.target_status();
@@ -80,10 +80,10 @@ pub fn advance_nodes(
         }
     }
     let failed = Section::ALL.into_iter().any(|section| section_outcome(nodes, section) == RunStatus::Failed);
-    let ended = match (cancelled, failed) {
-        (true, _) => RunStatus::Cancelled,
-        (false, true) => RunStatus::Failed,
-        (false, false) => RunStatus::Succeeded,
+    let ended = match (stop, failed) {
+        (Some(RunStop::Cancelled), _) => RunStatus::Cancelled,
+        (Some(RunStop::TimedOut), _) | (None, true) => RunStatus::Failed,
+        (None, false) => RunStatus::Succeeded,
     };
     RunAdvance { changes, ended: Some(ended) }
 }
@@ -95,8 +95,13 @@ enum SectionAction {
     Run,
     /// The section does not run.
     Skip,
-    /// The run was cancelled.
+    /// The run stops them.
     Cancel,
+}
+
+/// The action of a handler that runs after this outcome of the main steps.
+fn action_after(nodes: &[StepNode<'_>], outcome: RunStatus) -> SectionAction {
+    if section_outcome(nodes, Section::Main) == outcome { SectionAction::Run } else { SectionAction::Skip }
 }
 
 /// The outcome of a section whose steps have all ended.
@@ -172,7 +177,7 @@ mod tests {
                 status,
             })
             .collect();
-        let advance = advance_nodes(&mut nodes, false, |index, nodes| condition(nodes[index].id));
+        let advance = advance_nodes(&mut nodes, None, |index, nodes| condition(nodes[index].id));
         (nodes.iter().map(|node| node.status).collect(), advance.ended)
     }
 
@@ -275,13 +280,39 @@ mod tests {
             node("alarm", Section::OnFailure, Waiting),
             node("clean", Section::Finally, Waiting),
         ];
-        let first = advance_nodes(&mut nodes, true, |_, _| Ok(true));
+        let first = advance_nodes(&mut nodes, Some(RunStop::Cancelled), |_, _| Ok(true));
         assert_eq!(nodes.each_ref().map(|node| node.status), [Running, Cancelled, Waiting, Waiting]);
         assert_eq!(first.ended, None);
         nodes[0].status = Cancelled;
-        advance_nodes(&mut nodes, true, |_, _| Ok(true));
+        advance_nodes(&mut nodes, Some(RunStop::Cancelled), |_, _| Ok(true));
         assert_eq!(nodes.each_ref().map(|node| node.status), [Cancelled, Cancelled, Skipped, Queued]);
         nodes[3].status = Failed;
-        assert_eq!(advance_nodes(&mut nodes, true, |_, _| Ok(true)).ended, Some(RunStatus::Cancelled));
+        assert_eq!(
+            advance_nodes(&mut nodes, Some(RunStop::Cancelled), |_, _| Ok(true)).ended,
+            Some(RunStatus::Cancelled)
+        );
+    }
+
+    #[test]
+    fn run_that_timed_out_starts_on_failure_and_finally_and_fails() {
+        let needs: [String; 0] = [];
+        let node = |id, section, status| StepNode { id, section, needs: &needs, continue_on_error: true, status };
+        let sections = [Section::Main, Section::Main, Section::OnSuccess, Section::OnFailure, Section::Finally];
+        let mut nodes = sections.map(|section| node("a", section, Waiting));
+        nodes[0].status = Running;
+        let statuses = |nodes: &[StepNode<'_>; 5]| nodes.each_ref().map(|node| node.status);
+        let advance =
+            |nodes: &mut [StepNode<'_>; 5]| advance_nodes(nodes, Some(RunStop::TimedOut), |_, _| Ok(true)).ended;
+        assert_eq!(advance(&mut nodes), None);
+        assert_eq!(statuses(&nodes), [Running, Cancelled, Waiting, Waiting, Waiting]);
+        // What the last step still did in time does not change the outcome.
+        nodes[0].status = Succeeded;
+        assert_eq!(advance(&mut nodes), None);
+        assert_eq!(statuses(&nodes), [Succeeded, Cancelled, Skipped, Queued, Waiting]);
+        nodes[3].status = Succeeded;
+        assert_eq!(advance(&mut nodes), None);
+        assert_eq!(statuses(&nodes), [Succeeded, Cancelled, Skipped, Succeeded, Queued]);
+        nodes[4].status = Succeeded;
+        assert_eq!(advance(&mut nodes), Some(RunStatus::Failed));
     }
 }

@@ -37,6 +37,7 @@ struct MetricFamilies {
     runs_accepted: CounterFamily<2>,
     runs_ended: CounterFamily<2>,
     chains_stopped: CounterFamily<1>,
+    event_batches_dropped: CounterFamily<1>,
     step_attempts: CounterFamily<2>,
     step_durations: HistogramFamily<1>,
     requests: CounterFamily<3>,
@@ -67,6 +68,7 @@ impl Default for Metrics {
             runs_accepted: Family::default(),
             runs_ended: Family::default(),
             chains_stopped: Family::default(),
+            event_batches_dropped: Family::default(),
             step_attempts: Family::default(),
             step_durations: Family::new_with_constructor(|| Histogram::new(STEP_BUCKETS)),
             requests: Family::default(),
@@ -90,6 +92,8 @@ impl MetricFamilies {
         ours.register("runs_ended", "Runs that ended, also again after a retry", self.runs_ended.clone());
         let help = "Runs that were refused because too many runs came before them in their chain";
         ours.register("chains_stopped", help, self.chains_stopped.clone());
+        let help = "Batches of events that were dropped, because their pipeline was gone for days";
+        ours.register("event_batches_dropped", help, self.event_batches_dropped.clone());
         ours.register("step_attempts", "Attempts of steps that ended, and how", self.step_attempts.clone());
         let help = "How long attempts of steps took";
         ours.register_with_unit("step_attempt_duration", help, Unit::Seconds, self.step_durations.clone());
@@ -128,6 +132,11 @@ impl Metrics {
     /// Counts a run that was refused because too many runs came before it.
     pub fn count_stopped_chain(&self, pipeline: &str) {
         self.0.chains_stopped.get_or_create(&[("pipeline", self.bounded_label(pipeline))]).inc();
+    }
+
+    /// Counts a batch of events that was dropped without a run.
+    pub fn count_dropped_event_batch(&self, pipeline: &str) {
+        self.0.event_batches_dropped.get_or_create(&[("pipeline", self.bounded_label(pipeline))]).inc();
     }
 
     /// Records an attempt of a step that ended.

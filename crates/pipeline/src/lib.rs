@@ -26,6 +26,7 @@ pub use expr::{
 pub use params::{FileRule, Param, ParamType};
 pub use plan::{
     Backoff, CronTrigger, EventTrigger, PipelinePlan, PlanStep, RetryPolicy, S3Trigger, Section, Sections, Trigger,
+    TriggerBatching,
 };
 pub use run_effect::{CertainEffect, KeyShape, RunEffect};
 pub use schedule::{CronSchedule, LocalTime};

@@ -26,6 +26,12 @@ pub struct PipelinePlan {
     /// The limit on concurrent runs, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
+    /// How long a run may take with all its waits, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<i64>,
+    /// How long a run may wait for the start of its first step, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<i64>,
     /// The steps.
     pub sections: Sections,
     /// How long runs and their files are kept, if the pipeline overrides it.
@@ -109,6 +115,9 @@ pub struct CronTrigger {
 pub struct EventTrigger {
     /// The event's name.
     pub name: String,
+    /// How several events start one run; `None`: each starts its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<TriggerBatching>,
     /// The params of the run, with expressions that read `event`.
     pub with: Map<String, Value>,
 }
@@ -125,8 +134,62 @@ pub struct S3Trigger {
     /// The poll interval in milliseconds; `None`: the bucket is not polled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll_ms: Option<i64>,
+    /// How several objects start one run; `None`: each starts its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<TriggerBatching>,
     /// The params of the run, with expressions that read `event`.
     pub with: Map<String, Value>,
+}
+
+/// How several events start one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerBatching {
+    /// One run per burst.
+    Debounce {
+        /// How long no event must have come, in milliseconds.
+        quiet_ms: i64,
+        /// How long the first event waits at most, in milliseconds.
+        max_wait_ms: i64,
+    },
+    /// One run per number of events or time, whichever comes first.
+    Batch {
+        /// The number of events.
+        size: u32,
+        /// The time after the first event, in milliseconds.
+        within_ms: i64,
+    },
+}
+
+impl TriggerBatching {
+    /// The most events of one run.
+    pub const MAX_EVENTS: u32 = 1_000;
+    /// A batch with this much JSON is full, in bytes: each attempt of each step reads it.
+    pub const MAX_BYTES: i64 = 1 << 20;
+
+    /// The number of events that starts a run at once.
+    pub fn max_events(self) -> u32 {
+        match self {
+            Self::Debounce { .. } => Self::MAX_EVENTS,
+            Self::Batch { size, .. } => size,
+        }
+    }
+
+    /// How long after an event the run is due, if no other event comes, in milliseconds.
+    pub fn wait_ms(self) -> i64 {
+        match self {
+            Self::Debounce { quiet_ms, .. } => quiet_ms,
+            Self::Batch { within_ms, .. } => within_ms,
+        }
+    }
+
+    /// How long after the first event the run is due at the latest, in milliseconds.
+    pub fn max_wait_ms(self) -> i64 {
+        match self {
+            Self::Debounce { max_wait_ms, .. } => max_wait_ms,
+            Self::Batch { within_ms, .. } => within_ms,
+        }
+    }
 }
 
 impl S3Trigger {

@@ -120,6 +120,7 @@ mod tests {
             prefix: prefix.into(),
             suffix: KeySuffix::One(suffix.into()),
             poll_ms: None,
+            batching: None,
             with: serde_json::Map::new(),
         };
         let write = |(line, key): (usize, &&str)| CertainEffect {
@@ -182,7 +183,11 @@ mod tests {
     fn events_and_calls_close_loops_too() {
         let on_event = |name: &str, event: &str, effect: RunEffect| TriggerFlow {
             name: name.into(),
-            triggers: vec![Trigger::Event(EventTrigger { name: event.into(), with: serde_json::Map::new() })],
+            triggers: vec![Trigger::Event(EventTrigger {
+                name: event.into(),
+                batching: None,
+                with: serde_json::Map::new(),
+            })],
             effects: vec![CertainEffect { effect, span: SourceSpan::default() }],
         };
         let publish = |event: &str| RunEffect::PublishEvent(event.into());

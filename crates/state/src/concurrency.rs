@@ -115,13 +115,14 @@ impl ConcurrencyStore<&Db> {
         self.fetch_ids(sql, &args![limit]).await
     }
 
-    /// Lists runs that a later waiting run supersedes: all runs of its key but the last `concurrency_limit` ones.
+    /// Lists runs that a later waiting run supersedes: all runs of its key but the last `concurrency_limit` ones. Those that
+    /// timed out are ending already.
     pub async fn list_superseded(self, limit: u32) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT DISTINCT old.id FROM (SELECT concurrency_key, concurrency_limit, queue_position FROM runs
                 WHERE {RUN_IS_WAITING} AND supersedes = 1 AND queue_position IS NOT NULL) AS new
              JOIN runs old ON old.concurrency_key = new.concurrency_key AND old.queue_position < new.queue_position
-                AND old.finished_at IS NULL AND old.cancel_requested_at IS NULL
+                AND old.finished_at IS NULL AND old.cancel_requested_at IS NULL AND old.timed_out_at IS NULL
              WHERE (SELECT COUNT(*) FROM runs n WHERE n.concurrency_key = new.concurrency_key AND n.queue_position > old.queue_position
                 AND n.queue_position <= new.queue_position AND n.finished_at IS NULL AND n.cancel_requested_at IS NULL)
                 >= new.concurrency_limit

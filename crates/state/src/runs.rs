@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::concurrency_slot::{self, ConcurrencySlot};
 use super::db::Db;
+use super::run_stop::{self, RunDeadlines, RunStop};
 use super::sql_args::{SqlArgs, args};
 use super::tx::{DbRow, DbTx};
 use crate::codes;
@@ -77,6 +78,10 @@ pub struct RunRecord {
     pub run_at: Option<UnixMillis>,
     /// When a cancel was requested.
     pub cancel_requested_at: Option<UnixMillis>,
+    /// When the run times out.
+    pub deadlines: RunDeadlines,
+    /// When it timed out.
+    pub timed_out_at: Option<UnixMillis>,
     /// When the run was accepted.
     pub created_at: UnixMillis,
     /// When the first step started.
@@ -85,6 +90,14 @@ pub struct RunRecord {
     pub finished_at: Option<UnixMillis>,
     /// The concurrency slot, if the pipeline limits how many runs are active.
     pub concurrency_slot: Option<ConcurrencySlot>,
+}
+
+impl RunRecord {
+    /// Why the steps of the run are stopped, if they are. A cancel goes further than a timeout.
+    pub fn stop(&self) -> Option<RunStop> {
+        let cancelled = self.cancel_requested_at.map(|_| RunStop::Cancelled);
+        cancelled.or(self.timed_out_at.map(|_| RunStop::TimedOut))
+    }
 }
 
 /// A filter for lists of runs.
@@ -106,7 +119,7 @@ const RUN_COLUMNS: &str = "id, pipeline, digest, status, origin, params, event, 
 
 /// The columns that [`run_from_row`] reads.
 pub(super) fn all_run_columns() -> String {
-    format!("{RUN_COLUMNS}, {}", concurrency_slot::CONCURRENCY_COLUMNS)
+    format!("{RUN_COLUMNS}, {}, {}", run_stop::DEADLINE_COLUMNS, concurrency_slot::CONCURRENCY_COLUMNS)
 }
 
 pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
@@ -127,6 +140,8 @@ pub(super) fn run_from_row(row: &DbRow) -> Result<RunRecord> {
         revision: row.get_int("revision")?,
         run_at: row.get_opt_int("run_at")?,
         cancel_requested_at: row.get_opt_int("cancel_requested_at")?,
+        deadlines: run_stop::deadlines_from_row(row)?,
+        timed_out_at: row.get_opt_int("timed_out_at")?,
         created_at: row.get_int("created_at")?,
         started_at: row.get_opt_int("started_at")?,
         finished_at: row.get_opt_int("finished_at")?,
@@ -139,13 +154,14 @@ pub(super) fn bump_revision_sql(id: &str) -> String {
     format!("UPDATE runs SET revision = revision + 1 WHERE id = {id} RETURNING {}", all_run_columns())
 }
 
-/// Marks a run as started. If a cancel was requested, only a step that cleans up starts the run. All arguments are
+/// Marks a run as started, unless it is cancelled or timed out and stops the section of the step. All arguments are
 /// placeholders or expressions.
-pub(super) fn mark_run_started_sql(id: &str, cleans_up: &str, now: &str) -> String {
+pub(super) fn mark_run_started_sql(id: &str, section: &str, now: &str) -> String {
+    let stopped = run_stop::section_is_stopped_sql(section);
     format!(
         "UPDATE runs SET revision = revision + 1,
-            status = CASE WHEN status = 'queued' AND (cancel_requested_at IS NULL OR {cleans_up}) THEN 'running' ELSE status END,
-            started_at = CASE WHEN cancel_requested_at IS NULL OR {cleans_up} THEN COALESCE(started_at, {now}) ELSE started_at END
+            status = CASE WHEN status = 'queued' AND NOT {stopped} THEN 'running' ELSE status END,
+            started_at = CASE WHEN {stopped} THEN started_at ELSE COALESCE(started_at, {now}) END
          WHERE id = {id}"
     )
 }
@@ -163,13 +179,29 @@ impl RunStore<&mut DbTx> {
     /// Stores a new run.
     pub async fn insert(self, run: &RunRecord) -> Result<()> {
         let sql =
-            "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, hops, revision, created_at, run_at)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
-        let RunRecord { id, pipeline, digest, origin, file_seals, created_at, .. } = run;
+            "INSERT INTO runs (id, pipeline, digest, status, origin, params, event, hops, revision, created_at, run_at,
+                   queue_deadline_at, deadline_at, deadline_check_at)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10, $11, $12, $13)";
+        let RunRecord { id, pipeline, digest, origin, file_seals, created_at, run_at, deadlines, .. } = run;
         let params = file_seals.seal_copy(&run.params);
         let event = run.event.as_ref().map(|event| file_seals.seal_copy(event).to_string());
+        let RunDeadlines { queue, end } = *deadlines;
         let (status, hops) = (run.status.as_str(), run.hops);
-        let args = args![id, pipeline, digest, status, origin, &params, event, hops, *created_at, run.run_at];
+        let args = args![
+            id,
+            pipeline,
+            digest,
+            status,
+            origin,
+            &params,
+            event,
+            hops,
+            *created_at,
+            *run_at,
+            queue,
+            end,
+            deadlines.first()
+        ];
         self.0.execute(sql, &args).await.map(drop)
     }
 
@@ -179,11 +211,11 @@ impl RunStore<&mut DbTx> {
         require_run(id, &self.0.fetch(&bump_revision_sql("$1"), &args![id]).await?)
     }
 
-    /// As [`Self::bump_revision`], and marks the run as started because one of its steps starts. If a cancel was
-    /// requested, only a step that cleans up starts the run.
-    pub async fn mark_started(self, id: &str, cleans_up: bool) -> Result<RunRecord> {
-        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3 = 1", "$2"), all_run_columns());
-        require_run(id, &self.0.fetch(&sql, &args![id, self.0.now(), i64::from(cleans_up)]).await?)
+    /// As [`Self::bump_revision`], and marks the run as started because one of its steps starts. A run that is cancelled
+    /// or timed out is started only by a step of a section that it does not stop.
+    pub async fn mark_started(self, id: &str, section: &str) -> Result<RunRecord> {
+        let sql = format!("{} RETURNING {}", mark_run_started_sql("$1", "$3", "$2"), all_run_columns());
+        require_run(id, &self.0.fetch(&sql, &args![id, self.0.now(), section]).await?)
     }
 
     /// Requests the cancel of a run. Returns false if it was requested before or the run has ended.
@@ -193,11 +225,12 @@ impl RunStore<&mut DbTx> {
         Ok(self.0.execute(sql, &args![id, self.0.now()]).await? == 1)
     }
 
-    /// Reopens an ended run, so that it goes on.
-    pub async fn reopen(self, id: &str) -> Result<()> {
+    /// Reopens an ended run, so that it goes on until its new deadlines.
+    pub async fn reopen(self, id: &str, deadlines: RunDeadlines) -> Result<()> {
         let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
-                   artifacts_released_at = NULL, run_at = NULL WHERE id = $1";
-        self.0.execute(sql, &args![id]).await?;
+                   artifacts_released_at = NULL, run_at = NULL, timed_out_at = NULL, queue_deadline_at = $2,
+                   deadline_at = $3, deadline_check_at = $4 WHERE id = $1";
+        self.0.execute(sql, &args![id, deadlines.queue, deadlines.end, deadlines.first()]).await?;
         self.0.notifications().reset(id).await
     }
 
@@ -242,10 +275,18 @@ impl RunStore<&Db> {
             .transpose()
     }
 
-    /// Lists the runs with a requested cancel that have not ended.
-    pub async fn list_cancelling(self) -> Result<Vec<String>> {
-        let sql = "SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL";
-        self.0.fetch(sql, &[]).await?.iter().map(|row| row.get_text("id")).collect()
+    /// Lists the runs whose steps are being stopped, each with the reason.
+    pub async fn list_stopping(self) -> Result<Vec<(String, RunStop)>> {
+        let sql = "SELECT id, CAST(0 AS BIGINT) AS timed_out FROM runs
+                   WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL
+                   UNION ALL
+                   SELECT id, CAST(1 AS BIGINT) AS timed_out FROM runs
+                   WHERE timed_out_at IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL";
+        let stop = |row: &DbRow| match row.get_int("timed_out")? {
+            0 => Ok((row.get_text("id")?, RunStop::Cancelled)),
+            _ => Ok((row.get_text("id")?, RunStop::TimedOut)),
+        };
+        self.0.fetch(sql, &[]).await?.iter().map(stop).collect()
     }
 
     /// Lists the revisions of these runs, without runs that no longer exist.

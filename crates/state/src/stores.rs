@@ -5,11 +5,13 @@ use super::artifacts::ArtifactStore;
 use super::claims::ClaimStore;
 use super::concurrency::ConcurrencyStore;
 use super::db::Db;
+use super::deadlines::DeadlineStore;
 use super::dedup::DedupStore;
 use super::definitions::DefinitionStore;
 use super::delivery_log::DeliveryLogStore;
 use super::download_links::DownloadLinkStore;
 use super::effect_log::EffectLogStore;
+use super::event_batches::EventBatchStore;
 use super::events::EventStore;
 use super::geo_cache::GeoCacheStore;
 use super::items::ItemStore;
@@ -43,6 +45,11 @@ impl Db {
         ConcurrencyStore(self)
     }
 
+    /// The deadlines of runs.
+    pub fn deadlines(&self) -> DeadlineStore<&Self> {
+        DeadlineStore(self)
+    }
+
     /// The dedup keys.
     pub fn dedup_keys(&self) -> DedupStore<&Self> {
         DedupStore(self)
@@ -66,6 +73,11 @@ impl Db {
     /// The effect log.
     pub fn effect_log(&self) -> EffectLogStore<'_> {
         EffectLogStore(self)
+    }
+
+    /// The events that wait for a run with others.
+    pub fn event_batches(&self) -> EventBatchStore<&Self> {
+        EventBatchStore(self)
     }
 
     /// The events that the application published.
@@ -151,6 +163,11 @@ impl DbTx {
         ConcurrencyStore(self)
     }
 
+    /// The deadlines of runs.
+    pub fn deadlines(&mut self) -> DeadlineStore<&mut Self> {
+        DeadlineStore(self)
+    }
+
     /// The dedup keys.
     pub fn dedup_keys(&mut self) -> DedupStore<&mut Self> {
         DedupStore(self)
@@ -164,6 +181,11 @@ impl DbTx {
     /// The download links.
     pub fn download_links(&mut self) -> DownloadLinkStore<&mut Self> {
         DownloadLinkStore(self)
+    }
+
+    /// The events that wait for a run with others.
+    pub fn event_batches(&mut self) -> EventBatchStore<&mut Self> {
+        EventBatchStore(self)
     }
 
     /// The events that the application published.

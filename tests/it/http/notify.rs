@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use afterload_core::clock::Clock;
-use afterload_state::{Db, DefinitionRecord, NotificationStatus, RunStatus};
+use afterload_state::{Db, DefinitionRecord, NotificationStatus, RunDeadlines, RunStatus};
 use serde_json::{Value, json};
 
 use super::receiver::{Receiver, respond_with};
@@ -257,7 +257,7 @@ async fn notification_has_one_claim_and_survives_its_loss(database: Database) {
 
     // Meanwhile the run is retried. Its next end sends another notification.
     let mut tx = db.begin().await.unwrap();
-    tx.runs().reopen("told").await.unwrap();
+    tx.runs().reopen("told", RunDeadlines::default()).await.unwrap();
     tx.commit().await.unwrap();
     db.notifications().record_attempt(&third[0], NotificationStatus::Sent, None, None).await.unwrap();
     let waiting = state().await;

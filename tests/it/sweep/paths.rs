@@ -30,6 +30,10 @@ pub enum Path {
     Cron,
     /// The application publishes an event.
     Event,
+    /// Two events start one run.
+    Batch,
+    /// A run takes longer than its `timeout`.
+    Timeout,
     /// A run waits for a concurrency slot.
     Places,
     /// A step runs once per item, and joins.
@@ -62,11 +66,11 @@ async fn polls_survive_crashes(database: Database) {
 }
 
 async fn schedules_and_events_survive_crashes(database: Database) {
-    ways(database, &[Path::Cron, Path::Event, Path::Items]).await;
+    ways(database, &[Path::Cron, Path::Event, Path::Batch, Path::Items]).await;
 }
 
 async fn cancels_and_retries_survive_crashes(database: Database) {
-    ways(database, &[Path::Cancel, Path::Retry, Path::Retention]).await;
+    ways(database, &[Path::Cancel, Path::Timeout, Path::Retry, Path::Retention]).await;
 }
 
 async fn pauses_and_notifications_survive_crashes(database: Database) {
@@ -102,7 +106,9 @@ impl Path {
             Self::Cancel => "cancel",
             Self::Retry => "retry",
             Self::Retention => "retention",
-            Self::Pause | Self::Tell => "pause",
+            Self::Batch => "batch",
+            Self::Timeout => "timeout",
+            Self::Pause | Self::Notify => "pause",
             Self::TakeBack => "link",
             Self::Change => return None,
         })
@@ -137,6 +143,8 @@ impl Path {
                 assert_eq!(status, 202, "{told}");
                 new_runs(stage, "event", &before, 1).await
             }
+            Self::Batch => batch(stage, key).await,
+            Self::Timeout => time_out(stage, key).await,
             Self::Places => {
                 // The first run waits for an event, which is not published before the second run exists.
                 let mut ids = Vec::new();
@@ -198,6 +206,28 @@ async fn cancel(stage: &mut Stage, key: &str) -> Vec<String> {
     let (status, run) = stage.ask(Method::POST, &format!("/v1/runs/{id}/cancel"), None, Some(&json!({}))).await;
     assert!(status == 200 || status == 202, "{status} {run}");
     assert_eq!(stage.ended(&id).await["status"], "cancelled");
+    vec![id]
+}
+
+/// Publishes as many events as make a batch full.
+async fn batch(stage: &mut Stage, key: &str) -> Vec<String> {
+    let before = runs(stage, "batch").await;
+    for number in 1..=2 {
+        let (event_key, body) = (format!("{key}/{number}"), json!({ "row": number }));
+        let (status, told) = stage.ask(Method::POST, "/v1/events/row.changed", Some(&event_key), Some(&body)).await;
+        assert_eq!(status, 202, "{told}");
+    }
+    new_runs(stage, "batch", &before, 1).await
+}
+
+/// Moves the deadline of a suspended run into the past.
+async fn time_out(stage: &mut Stage, key: &str) -> Vec<String> {
+    let id = stage.start("timeout", &json!({}), key).await;
+    wait_until_suspended(stage, &id).await;
+    let sql = format!("UPDATE runs SET deadline_at = 1, deadline_check_at = 1 WHERE id = '{id}'");
+    crate::support::execute(&stage.place.service_url(), &sql).await;
+    let run = stage.ended(&id).await;
+    assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("run_timed_out")), "{run}");
     vec![id]
 }
 

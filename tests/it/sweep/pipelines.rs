@@ -1,7 +1,7 @@
 //! The pipelines of the paths.
 
 /// Rows go to a table without a key, so that a repeated insert is visible.
-pub const PIPELINES: [(&str, &str); 12] = [
+pub const PIPELINES: [(&str, &str); 14] = [
     (
         "upload",
         "name: upload\ntriggers: [{ type: s3, bucket: incoming, prefix: uploads/ }]\nparams: { file: { type: file } }\nsteps:\n  \
@@ -42,6 +42,17 @@ pub const PIPELINES: [(&str, &str); 12] = [
         "cancel",
         "name: cancel\nsteps:\n  - { id: long, uses: wait, with: { for: 1h } }\nfinally:\n  \
          - { id: mail, uses: email.send, with: { to: ops@example.com, subject: cancelled, body: hello } }\n",
+    ),
+    (
+        "batch",
+        "name: batch\ntriggers:\n  - { type: event, name: row.changed, batch: { size: 2, within: 1h }, with: { n: \"${{ event.items | length }}\" } }\n\
+         params: { n: { type: integer } }\nsteps:\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ params.n }} rows\", body: hello } }\n",
+    ),
+    (
+        "timeout",
+        "name: timeout\ntimeout: 1h\nsteps:\n  - { id: long, uses: wait, with: { for: 1h } }\non_failure:\n  \
+         - { id: mail, uses: email.send, with: { to: ops@example.com, subject: \"${{ run.error.code }}\", body: hello } }\n",
     ),
     (
         "retention",

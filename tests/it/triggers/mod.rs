@@ -1,5 +1,6 @@
 //! Triggers: each event starts one run, however often and in however many ways it is reported.
 
+mod batches;
 mod clients;
 mod crash;
 mod dedup;

@@ -8,14 +8,13 @@ use tracing::warn;
 
 use crate::db_retry::wait_for_db;
 use crate::lifecycle::advance::{Transition, TransitionPublisher};
-use crate::lifecycle::finish::cancelled_end;
+use crate::lifecycle::finish::stopped_end;
 use crate::lifecycle::follow_up::StepFollowUp;
 use crate::scheduling::pauses::Pauses;
 use afterload_core::error::Result;
 use afterload_core::failpoint;
-use afterload_pipeline::Section;
 use afterload_state::queue::{JobQueue, Lease};
-use afterload_state::{AttemptEnd, Db, DbTx, RunRecord, StepClaim, StepStatus, TxOutcome};
+use afterload_state::{AttemptEnd, Db, DbTx, RunRecord, RunStop, StepClaim, StepStatus, TxOutcome};
 
 /// How long a crashed step waits while this process tries another crashed step.
 const SUSPECT_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -35,19 +34,14 @@ enum ClaimOutcome {
     Lost,
     /// The step may not run now: its job went back to the queue, or had no step to run.
     NotReady,
-    /// The run was cancelled, and the step ended with it.
+    /// The run was cancelled or timed out, and the step ended with it.
     Ended(Box<(RunRecord, Transition)>),
     Claimed(Box<ClaimedStep>),
 }
 
-/// True for a step in `finally`, which also runs after a cancel.
-pub(super) fn is_finally_step(claimed: &StepClaim) -> bool {
-    claimed.step.section == Section::Finally.field_name()
-}
-
-/// True if the run was cancelled and the step has to end with it.
-fn is_cancelled(claimed: &StepClaim, run: &RunRecord) -> bool {
-    run.cancel_requested_at.is_some() && !is_finally_step(claimed)
+/// Why the step has to end with its run, if it has to.
+fn find_stop(claimed: &StepClaim, run: &RunRecord) -> Option<RunStop> {
+    run.stop().filter(|stop| stop.stops_section(&claimed.step.section))
 }
 
 pub(crate) struct StepClaimer {
@@ -80,7 +74,7 @@ impl StepClaimer {
     async fn try_claim_step(&self, lease: &Lease) -> Result<Option<ClaimedStep>> {
         // On PostgreSQL one round trip claims a step that never crashed. All other cases need the transaction below.
         let alone = self.queue.claim_and_start_run(lease).await?;
-        let claim = match alone.filter(|(claimed, run)| !is_cancelled(claimed, run)) {
+        let claim = match alone.filter(|(claimed, run)| find_stop(claimed, run).is_none()) {
             Some((claimed, run)) => ClaimOutcome::Claimed(Box::new(ClaimedStep { claimed, run, _suspect: None })),
             None => {
                 let written = self.db.with_tx(async |tx| {
@@ -127,9 +121,9 @@ impl StepClaimer {
                 },
             },
         };
-        let run = tx.runs().mark_started(&claimed.step.run_id, is_finally_step(&claimed)).await?;
-        if is_cancelled(&claimed, &run) {
-            let ending = cancelled_end();
+        let run = tx.runs().mark_started(&claimed.step.run_id, &claimed.step.section).await?;
+        if let Some(stop) = find_stop(&claimed, &run) {
+            let ending = stopped_end(stop);
             self.queue.acknowledge_job(tx, lease).await?;
             tx.claims().end(&lease.step_run, claimed.step.claims, None, &ending).await?;
             let moves = self.follow_up.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled).await?;

@@ -6,13 +6,13 @@ use crate::codes;
 use rand::Rng;
 
 use crate::attempt::AttemptContext;
-use crate::lifecycle::finish::{AttemptOutcome, cancelled_end};
+use crate::lifecycle::finish::{AttemptOutcome, stopped_end};
 use crate::plan_cache::{CompiledStep, backoff_delay};
 use crate::record_params::{is_skip_error, skipped_end};
 use crate::run_errors::error_to_json;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Retryability};
-use afterload_state::{AttemptEnd, StepClaim, StepStatus};
+use afterload_state::{AttemptEnd, RunStop, StepClaim, StepStatus};
 
 /// How long a step waits for a resource that the machine lacks.
 const MIN_SHORTAGE_DELAY: Duration = Duration::from_millis(500);
@@ -29,7 +29,9 @@ pub(super) fn decide_end(
     match &outcome.result {
         Ok(_) if outcome.fan_out.is_some() => AttemptEnd::FanOut,
         Ok(outputs) => AttemptEnd::Final { status: StepStatus::Succeeded, outputs: Some(outputs.clone()), error: None },
-        Err(_) if attempt.cancel.is_cancelled() => cancelled_end(),
+        Err(_) if attempt.cancel.is_cancelled() => {
+            stopped_end(attempt.stop_reason.get().copied().unwrap_or(RunStop::Cancelled))
+        }
         Err(error) if is_skip_error(error) => skipped_end(error),
         Err(_) if outcome.wake_condition.is_some() => {
             AttemptEnd::Suspend(outcome.wake_condition.clone().unwrap_or_default())

@@ -8,7 +8,6 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::claim::is_finally_step;
 use super::delivery_log::DbDeliveryLog;
 use super::download_links::StepLinks;
 use super::effect_log::DbEffectLog;
@@ -81,9 +80,9 @@ impl StepRunner {
         run: &RunRecord,
     ) -> (AttemptOutcome, AttemptEnd) {
         self.files.delete_stale_files(claimed).await;
-        let stoppable = self.attempts.register_attempt(&claimed.step.run_id);
-        let cancel = if is_finally_step(claimed) { CancellationToken::new() } else { stoppable.cancelled.clone() };
-        let attempt = AttemptContext { lease, claimed, run, cancel: &cancel };
+        let guard = self.attempts.register_attempt(&claimed.step.run_id, &claimed.step.section);
+        let (cancel, stop_reason) = (&guard.attempt.cancelled, &*guard.attempt.reason);
+        let attempt = AttemptContext { lease, claimed, run, cancel, stop_reason };
         // Another attempt would most likely crash the process again.
         if claimed.step.crashes >= self.config.max_crashes {
             let error = quarantine_error(claimed.step.crashes);

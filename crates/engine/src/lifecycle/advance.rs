@@ -85,7 +85,7 @@ impl StepAdvancer {
         let mut steps = tx.steps().list(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
         let mut delays = HashMap::new();
-        let advance = state_machine::advance_nodes(&mut nodes, run.cancel_requested_at.is_some(), |index, nodes| {
+        let advance = state_machine::advance_nodes(&mut nodes, run.stop(), |index, nodes| {
             let step = &compiled.steps[index];
             // Without a condition or delay the context is not needed, so it is not built.
             if step.condition.is_none() && step.step.delay.is_none() {

@@ -1,4 +1,5 @@
-//! Cancels runs: waiting steps end, running steps are asked to stop, and `finally` still runs.
+//! Cancels runs: waiting steps end, running steps are asked to stop, and `finally` still runs. The steps of runs that
+//! time out are stopped in the same way, and their `on_failure` still runs.
 //!
 //! First the cancel request is committed. After that no step of the run is queued, and a step that is claimed anyway
 //! ends as cancelled. Then queued steps are ended and running attempts are stopped: at once in this process, with the
@@ -7,7 +8,7 @@
 use crate::codes;
 use afterload_core::failpoint;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,38 +17,56 @@ use crate::lifecycle::advance::TransitionPublisher;
 use crate::lifecycle::follow_up::StepFollowUp;
 use crate::run_errors::run_not_found;
 use afterload_core::error::{Error, Result};
-use afterload_pipeline::Section;
 use afterload_state::queue::JobQueue;
-use afterload_state::{Db, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{Db, RunRecord, RunStatus, RunStop, StepRecord, StepStatus};
 
 /// The maximum number of attempts to write a cancel when transactions conflict.
 const MAX_CANCEL_ATTEMPTS: u32 = 5;
 
-/// The cancellable attempts of this process, by run.
+/// The stoppable attempts of this process, by run.
 #[derive(Default)]
-pub(crate) struct RunningAttempts(Mutex<HashMap<String, Vec<CancellationToken>>>);
+pub(crate) struct RunningAttempts(Mutex<HashMap<String, Vec<StoppableAttempt>>>);
+
+/// An attempt that ends with its run.
+#[derive(Clone)]
+pub(crate) struct StoppableAttempt {
+    section: String,
+    /// Cancelled when the run stops the step.
+    pub(crate) cancelled: CancellationToken,
+    /// Why; set before `cancelled`.
+    pub(crate) reason: Arc<OnceLock<RunStop>>,
+}
 
 /// A registered attempt. Dropping the guard removes it.
 pub(crate) struct CancelGuard {
     attempts: Arc<RunningAttempts>,
     run: String,
-    /// Cancelled with the run.
-    pub cancelled: CancellationToken,
+    pub(crate) attempt: StoppableAttempt,
 }
 
 impl RunningAttempts {
     /// Registers an attempt of a run.
-    pub fn register_attempt(self: &Arc<Self>, run: &str) -> CancelGuard {
-        let cancelled = CancellationToken::new();
-        self.with_tokens(|map| map.entry(run.to_owned()).or_default().push(cancelled.clone()));
-        CancelGuard { attempts: self.clone(), run: run.to_owned(), cancelled }
+    pub fn register_attempt(self: &Arc<Self>, run: &str, section: &str) -> CancelGuard {
+        let attempt = StoppableAttempt {
+            section: section.to_owned(),
+            cancelled: CancellationToken::new(),
+            reason: Arc::default(),
+        };
+        self.with_attempts(|map| map.entry(run.to_owned()).or_default().push(attempt.clone()));
+        CancelGuard { attempts: self.clone(), run: run.to_owned(), attempt }
     }
 
-    fn cancel_attempts(&self, run: &str) {
-        self.with_tokens(|map| map.get(run).into_iter().flatten().for_each(CancellationToken::cancel));
+    fn stop_attempts(&self, run: &str, stop: RunStop) {
+        self.with_attempts(|map| {
+            let attempts = map.get(run).into_iter().flatten();
+            for attempt in attempts.filter(|attempt| stop.stops_section(&attempt.section)) {
+                attempt.reason.get_or_init(|| stop);
+                attempt.cancelled.cancel();
+            }
+        });
     }
 
-    fn with_tokens<T>(&self, with: impl FnOnce(&mut HashMap<String, Vec<CancellationToken>>) -> T) -> T {
+    fn with_attempts<T>(&self, with: impl FnOnce(&mut HashMap<String, Vec<StoppableAttempt>>) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -55,11 +74,11 @@ impl RunningAttempts {
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         // Cancelling the token of this attempt marks the entry to remove.
-        self.cancelled.cancel();
-        self.attempts.with_tokens(|map| {
-            if let Some(tokens) = map.get_mut(&self.run) {
-                tokens.retain(|token| !token.is_cancelled());
-                if tokens.is_empty() {
+        self.attempt.cancelled.cancel();
+        self.attempts.with_attempts(|map| {
+            if let Some(attempts) = map.get_mut(&self.run) {
+                attempts.retain(|attempt| !attempt.cancelled.is_cancelled());
+                if attempts.is_empty() {
                     map.remove(&self.run);
                 }
             }
@@ -97,16 +116,21 @@ impl Canceller {
                 requested => break requested?,
             }
         }
-        self.attempts.cancel_attempts(id);
+        self.stop_steps(id, RunStop::Cancelled).await;
+        Ok(())
+    }
+
+    /// Stops the steps of a run after its cancel or its timeout was committed.
+    pub(crate) async fn stop_steps(&self, id: &str, stop: RunStop) {
+        self.attempts.stop_attempts(id, stop);
         // A failure is harmless here: the periodic `finish_cancels` task continues.
-        if let Err(error) = self.cancel_idle_steps(id).await {
+        if let Err(error) = self.end_idle_steps(id, stop).await {
             tracing::warn!(
                 run.id = id,
                 error.code = error.code().name(),
-                "ending the steps of a cancelled run failed; retrying: {error}"
+                "ending the steps of a stopped run failed; retrying: {error}"
             );
         }
-        Ok(())
     }
 
     async fn request_cancel(&self, id: &str) -> Result<()> {
@@ -131,9 +155,10 @@ impl Canceller {
         Ok(())
     }
 
-    /// Ends the steps of a cancelled run that are not running, and advances the run.
-    pub(crate) async fn cancel_idle_steps(&self, id: &str) -> Result<()> {
-        let idle: Vec<StepRecord> = self.db.steps().list_idle(id).await?.into_iter().filter(is_cancellable).collect();
+    /// Ends the steps of a stopped run that are not running, and advances the run.
+    pub(crate) async fn end_idle_steps(&self, id: &str, stop: RunStop) -> Result<()> {
+        let idle = self.db.steps().list_idle(id).await?.into_iter();
+        let idle: Vec<StepRecord> = idle.filter(|step| can_be_ended(step, stop)).collect();
         let open: Vec<String> = idle.iter().map(|step| step.id.clone()).collect();
         let mut tx = self.db.begin().await?;
         // Locks are taken in the same order as at the end of a step: jobs, steps, run. This avoids deadlocks.
@@ -145,14 +170,13 @@ impl Canceller {
         }
         let run = tx.runs().bump_revision(id).await?;
         // The run may have ended meanwhile, or even have been retried: then nothing is cancelled.
-        if run.cancel_requested_at.is_none() || run.finished_at.is_some() {
+        if run.stop() != Some(stop) || run.finished_at.is_some() {
             return Ok(());
         }
         // Items that never start end their step here. Running items do it when they have stopped.
         let mut moves = self.follow_up.admission.advance_run(&mut tx, &run).await?;
-        for step in
-            tx.steps().list_idle(id).await?.into_iter().filter(is_cancellable).filter(|step| step.item_counts.is_some())
-        {
+        let fanned_out = |step: &StepRecord| can_be_ended(step, stop) && step.item_counts.is_some();
+        for step in tx.steps().list_idle(id).await?.into_iter().filter(fanned_out) {
             let more = self.follow_up.cancel_items(&mut tx, &run, &step).await?;
             moves.merge(more);
         }
@@ -163,31 +187,31 @@ impl Canceller {
         Ok(())
     }
 
-    /// Stops attempts of this process whose runs were cancelled by another process.
+    /// Stops attempts of this process whose runs were cancelled by another process, or timed out there.
     pub(crate) async fn poll_cancelled_runs(&self) -> Result<()> {
-        if self.attempts.with_tokens(|map| map.is_empty()) {
+        if self.attempts.with_attempts(|map| map.is_empty()) {
             return Ok(());
         }
-        for id in self.db.runs().list_cancelling().await? {
-            self.attempts.cancel_attempts(&id);
+        for (id, stop) in self.db.runs().list_stopping().await? {
+            self.attempts.stop_attempts(&id, stop);
         }
         Ok(())
     }
 
-    /// Continues cancels that a crash interrupted.
+    /// Continues cancels and timeouts that a crash interrupted.
     pub(crate) async fn finish_cancels(&self) -> Result<()> {
-        for id in self.db.runs().list_cancelling().await? {
-            self.attempts.cancel_attempts(&id);
-            if self.db.steps().list_idle(&id).await?.iter().any(is_cancellable) {
-                self.cancel_idle_steps(&id).await?;
+        for (id, stop) in self.db.runs().list_stopping().await? {
+            self.attempts.stop_attempts(&id, stop);
+            if self.db.steps().list_idle(&id).await?.iter().any(|step| can_be_ended(step, stop)) {
+                self.end_idle_steps(&id, stop).await?;
             }
         }
         Ok(())
     }
 }
 
-/// True if a cancel may end the step: no attempt is running, and it is not a `finally` step.
-fn is_cancellable(step: &StepRecord) -> bool {
+/// True if the stop of the run may end the step: no attempt is running, and its section is stopped.
+fn can_be_ended(step: &StepRecord, stop: RunStop) -> bool {
     let idle = matches!(step.status, StepStatus::Queued | StepStatus::Retrying | StepStatus::Suspended);
-    (idle || step.item_counts.is_some()) && step.section != Section::Finally.field_name()
+    (idle || step.item_counts.is_some()) && stop.stops_section(&step.section)
 }

@@ -24,7 +24,7 @@ use afterload_metrics::Metrics;
 use afterload_object_store::ObjectStore;
 use afterload_state::queue::{JobQueue, Lease};
 use afterload_state::{
-    AttemptEnd, Db, DbTx, RunRecord, RunStatus, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
+    AttemptEnd, Db, DbTx, RunRecord, RunStatus, RunStop, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
 };
 use afterload_step_api::ProducedFiles;
 
@@ -268,8 +268,11 @@ fn attempt_end_label(held: bool, ending: &AttemptEnd) -> &'static str {
     }
 }
 
-/// The end of a step whose run was cancelled.
-pub(crate) fn cancelled_end() -> AttemptEnd {
-    let error = Error::new(codes::RUN_CANCELLED, "the run was cancelled");
+/// The end of a step whose run was cancelled or timed out.
+pub(crate) fn stopped_end(stop: RunStop) -> AttemptEnd {
+    let error = match stop {
+        RunStop::Cancelled => Error::new(codes::RUN_CANCELLED, "the run was cancelled"),
+        RunStop::TimedOut => Error::new(codes::RUN_TIMED_OUT, "the run timed out"),
+    };
     AttemptEnd::Final { status: StepStatus::Cancelled, outputs: None, error: Some(error_to_json(&error)) }
 }

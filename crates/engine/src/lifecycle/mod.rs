@@ -3,6 +3,7 @@
 pub(crate) mod admit;
 pub(crate) mod advance;
 pub(crate) mod cancel;
+pub(crate) mod deadlines;
 pub(crate) mod file_grants;
 pub(crate) mod finish;
 pub(crate) mod follow_up;

@@ -10,7 +10,7 @@ use crate::lifecycle::cancel::Canceller;
 use crate::plan_cache::PlanCache;
 use afterload_core::error::Result;
 use afterload_core::failpoint;
-use afterload_state::{Db, RunRecord};
+use afterload_state::{Db, RunRecord, RunStop};
 
 /// The maximum number of runs or keys per pass.
 const RECONCILE_BATCH_ROWS: u32 = 100;
@@ -64,7 +64,7 @@ impl ConcurrencyReconciler {
         }
         log_failure("", self.cancel_superseded().await);
         for id in self.db.concurrency().list_cancelled(RECONCILE_BATCH_ROWS).await? {
-            log_failure(&id, self.canceller.cancel_idle_steps(&id).await);
+            log_failure(&id, self.canceller.end_idle_steps(&id, RunStop::Cancelled).await);
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ impl ConcurrencyReconciler {
             .concurrency_slot
             .as_ref()
             .is_some_and(|place| place.waiting_since.is_some() && place.queue_position.is_none());
-        if !waits || run.finished_at.is_some() || run.cancel_requested_at.is_some() {
+        if !waits || run.finished_at.is_some() || run.stop().is_some() {
             return Ok(());
         }
         let moves = match self.plans.load_plan_in(&mut tx, &run.digest).await {

@@ -7,6 +7,7 @@ use crate::Engine;
 use crate::config::EngineConfig;
 use crate::lifecycle::admit::{Admission, AdmissionKind};
 use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::deadlines::run_deadlines;
 use crate::lifecycle::reconcile::ConcurrencyReconciler;
 use crate::lifecycle::retry_live::LiveDefinition;
 use crate::lifecycle::retry_steps::{reset_step, steps_to_reset};
@@ -57,7 +58,7 @@ impl RunRetrier {
         let mut tx = self.db.begin().await?;
         let run = tx.runs().bump_revision(id).await?;
         let steps = list_retryable_steps(&mut tx, &run).await?;
-        let cut_short = run.cancel_requested_at.is_some();
+        let cut_short = run.stop().is_some();
         let (run, compiled) = match plans {
             RetryPlans::Own(own) => {
                 for step in steps_to_reset(&own, &steps, cut_short) {
@@ -70,8 +71,9 @@ impl RunRetrier {
                 (live.apply_to_run(&mut tx, run, own.as_deref(), &steps).await?, compiled)
             }
         };
-        tx.runs().reopen(id).await?;
-        let run = RunRecord { cancel_requested_at: None, run_at: None, ..run };
+        let deadlines = run_deadlines(&compiled.plan, tx.now());
+        tx.runs().reopen(id, deadlines).await?;
+        let run = RunRecord { cancel_requested_at: None, timed_out_at: None, run_at: None, deadlines, ..run };
         let moves = self.admission.admit_run(&mut tx, &run, &compiled.plan, AdmissionKind::Retry).await?;
         failpoint!("retry.before_commit");
         tx.commit().await?;

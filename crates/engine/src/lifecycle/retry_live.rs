@@ -59,7 +59,7 @@ impl LiveDefinition {
         steps: &[StepRecord],
     ) -> Result<RunRecord> {
         let live = &self.compiled;
-        let revision = StepRevision::new(own, live, steps, run.cancel_requested_at.is_some());
+        let revision = StepRevision::new(own, live, steps, run.stop().is_some());
         if !revision.mismatches.is_empty() {
             return Err(definition_mismatch(&run, &revision.mismatches));
         }

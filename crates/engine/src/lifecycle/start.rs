@@ -13,6 +13,7 @@ use crate::codes;
 use crate::config::EngineConfig;
 use crate::lifecycle::admit::{Admission, AdmissionKind};
 use crate::lifecycle::advance::TransitionPublisher;
+use crate::lifecycle::deadlines::run_deadlines;
 use crate::lifecycle::file_grants::FileGrants;
 use crate::lifecycle::reconcile::ConcurrencyReconciler;
 use crate::plan_cache::{CompiledStep, PlanCache};
@@ -28,7 +29,9 @@ use afterload_core::redactor::Redactor;
 use afterload_metrics::Metrics;
 use afterload_pipeline::params::estimate_params_size;
 use afterload_pipeline::plan::Retention;
-use afterload_state::{Db, DedupRecord, RetentionOverride, RunRecord, RunStatus, StepRecord, StepStatus};
+use afterload_state::{
+    Db, DedupRecord, DefinitionRecord, RetentionOverride, RunDeadlines, RunRecord, RunStatus, StepRecord, StepStatus,
+};
 
 /// A run to start.
 #[derive(Clone, Debug, Default)]
@@ -173,24 +176,15 @@ impl RunStarter {
         let plan = compiled.plan.clone();
         let params = run_sized(estimate_params_size(&new.params), move || plan.bind_params(new.params)).await??;
         let file_seals = grants.into_seals(&compiled.plan.params, &params, &new.author_params)?;
+        let (origin, now) = (stored_origin(new.origin, new.replay_of.as_deref()), self.db.now());
         let mut run = RunRecord {
-            id: new.id.clone(),
-            pipeline: definition.name,
-            digest: definition.digest,
-            status: RunStatus::Queued,
-            origin: stored_origin(new.origin, new.replay_of.as_deref()),
             params: Value::Object(params),
             event: new.event,
             hops: new.hops,
             file_seals,
-            error: None,
-            revision: 1,
             run_at: new.run_at,
-            cancel_requested_at: None,
-            created_at: self.db.now(),
-            started_at: None,
-            finished_at: None,
-            concurrency_slot: None,
+            deadlines: run_deadlines(&compiled.plan, new.run_at.unwrap_or(now).max(now)),
+            ..new_run_record(new.id, definition, origin, now)
         };
         run.concurrency_slot = concurrency_slot(&self.config, &self.redactor, self.db.clock(), &compiled.plan, &run)?;
         let mut tx = self.db.begin().await?;
@@ -242,23 +236,10 @@ impl RunStarter {
         let definition =
             db.definitions().find_live(&new.pipeline).await?.ok_or_else(|| pipeline_not_found(&new.pipeline))?;
         let run = RunRecord {
-            id: new.id,
-            pipeline: definition.name,
-            digest: definition.digest,
-            status: RunStatus::Queued,
-            origin: new.origin.to_owned(),
             params: Value::Object(new.params),
             event: new.event,
             hops: new.hops,
-            file_seals: FileSeals::default(),
-            error: None,
-            revision: 1,
-            run_at: None,
-            cancel_requested_at: None,
-            created_at: db.now(),
-            started_at: None,
-            finished_at: None,
-            concurrency_slot: None,
+            ..new_run_record(new.id, definition, new.origin.to_owned(), db.now())
         };
         let mut tx = db.begin().await?;
         if let Some(dedup_key) = new.dedup_key
@@ -277,6 +258,31 @@ impl RunStarter {
         let (code, name) = (error.code().name(), &run.pipeline);
         tracing::warn!(run.id = run.id, pipeline.name = name, error.code = code, "a run failed at its start: {error}");
         Ok(StartOutcome::Created(Box::new(run)))
+    }
+}
+
+/// A queued run without params, which may start at once.
+fn new_run_record(id: String, definition: DefinitionRecord, origin: String, now: UnixMillis) -> RunRecord {
+    RunRecord {
+        id,
+        pipeline: definition.name,
+        digest: definition.digest,
+        status: RunStatus::Queued,
+        origin,
+        params: Value::Null,
+        event: None,
+        hops: 0,
+        file_seals: FileSeals::default(),
+        error: None,
+        revision: 1,
+        run_at: None,
+        cancel_requested_at: None,
+        deadlines: RunDeadlines::default(),
+        timed_out_at: None,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        concurrency_slot: None,
     }
 }
 

@@ -20,6 +20,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 /// How often cancels are continued that a crash interrupted.
 const FINISH_CANCELS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often overdue runs are ended.
+const DEADLINES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often runs that wait for a slot are checked.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,9 @@ impl Engine {
                 core.canceller.clone(),
                 |canceller| async move { canceller.finish_cancels().await },
             ),
+            PeriodicTask::new("run_deadlines", DEADLINES_INTERVAL, core.deadlines.clone(), |deadlines| async move {
+                deadlines.end_overdue_runs().await
+            }),
             PeriodicTask::new(
                 "reconcile_concurrency",
                 RECONCILE_INTERVAL,

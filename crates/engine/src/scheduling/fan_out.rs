@@ -14,7 +14,7 @@ use afterload_core::error::{Error, Result};
 use afterload_core::file_seals::FileSeals;
 use afterload_core::redactor::Redactor;
 use afterload_pipeline::plan::ForEach;
-use afterload_pipeline::{self as pipeline, ExprContext, Section};
+use afterload_pipeline::{self as pipeline, ExprContext};
 use afterload_state::queue::{JobQueue, NewJob};
 use afterload_state::{DbTx, EndedItem, NewItem, RunRecord, StepRecord, StepStatus};
 
@@ -145,7 +145,7 @@ impl ItemScheduler {
         self.enqueue_next_items(tx, run, FanOutStep { id: parent, section: &item.section }, 1).await
     }
 
-    /// Enqueues the next items of a step, unless the run is cancelled. The step ends if no item waits or runs.
+    /// Enqueues the next items of a step, unless the run stops its steps. The step ends if no item waits or runs.
     pub(crate) async fn enqueue_next_items(
         &self,
         tx: &mut DbTx,
@@ -154,7 +154,7 @@ impl ItemScheduler {
         most: u32,
     ) -> Result<EnqueuedItems> {
         let FanOutStep { id: parent, section } = step;
-        let stopping = run.cancel_requested_at.is_some() && section != Section::Finally.field_name();
+        let stopping = run.stop().is_some_and(|stop| stop.stops_section(section));
         if stopping {
             tx.items().cancel_waiting(parent).await?;
         }

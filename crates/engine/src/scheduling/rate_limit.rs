@@ -108,7 +108,7 @@ impl StartLimiter {
         compiled: &CompiledPlan,
         index: usize,
     ) -> Result<Option<UnixMillis>> {
-        let AttemptContext { lease, claimed, run, cancel } = attempt;
+        let AttemptContext { lease, claimed, run, cancel, .. } = attempt;
         let known = &compiled.steps[index];
         let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };

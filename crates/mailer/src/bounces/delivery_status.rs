@@ -61,7 +61,7 @@ fn read_feedback(groups: &[Fields], parsed: &mut ParsedBounces) {
     let kind = fields.get("feedback-type").unwrap_or_default().to_ascii_lowercase();
     match (kind.as_str(), fields.get("original-rcpt-to")) {
         ("abuse" | "fraud" | "virus" | "other", Some(address)) => {
-            parsed.add_report(address, BounceKind::Complaint, &kind)
+            parsed.add_report(address, BounceKind::Complaint, &kind);
         }
         _ => parsed.ignored += 1,
     }

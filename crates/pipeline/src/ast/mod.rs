@@ -15,7 +15,7 @@ pub use for_each::ForEachAst;
 pub use limits::{Backoff, ConcurrencyAst, OnRunConflict, RateLimitAst};
 pub use output::{OutputAst, StepMode};
 pub use param::{ItemAst, ParamAst, ParamTypeName};
-pub use trigger::{CatchUp, KeySuffix, TriggerAst, TriggerType, ends_with_ignore_case};
+pub use trigger::{BatchAst, CatchUp, KeySuffix, TriggerAst, TriggerType, ends_with_ignore_case};
 
 use super::Templated;
 use afterload_core::units::HumanDuration;
@@ -40,6 +40,13 @@ pub struct PipelineAst {
     /// How many runs may be under way at the same time.
     #[serde(default)]
     pub concurrency: Option<ConcurrencyAst>,
+    /// How long a run may take from its acceptance, or its `run_at`, to its end, with all waits. Then it fails as
+    /// `run_timed_out`: its steps are stopped, `on_failure` and `finally` still run.
+    #[serde(default)]
+    pub timeout: Option<HumanDuration>,
+    /// How long a run may wait before its first step starts. Then it fails as `queue_timed_out`.
+    #[serde(default)]
+    pub queue_timeout: Option<HumanDuration>,
     /// Settings of every step that does not say otherwise.
     #[serde(default)]
     pub defaults: DefaultsAst,

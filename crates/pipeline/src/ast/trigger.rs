@@ -40,9 +40,30 @@ pub struct TriggerAst {
     /// `event`: the name of the event.
     #[serde(default)]
     pub name: Option<String>,
-    /// The params of the run, from `event`. Without it an `s3` trigger fills the only `file` param.
+    /// `s3`, `event`: one run for a burst, once no more events have come for this long; `event.items` lists all of them.
+    #[serde(default)]
+    pub debounce: Option<HumanDuration>,
+    /// `debounce`: how long the first event of a burst waits at most; default ten times `debounce`.
+    #[serde(default)]
+    pub max_wait: Option<HumanDuration>,
+    /// `s3`, `event`: one run for several events; `event.items` lists all of them.
+    #[serde(default)]
+    pub batch: Option<BatchAst>,
+    /// The params of the run, from `event`. Without it an `s3` trigger fills the only `file` param, and one with `debounce` or `batch`
+    /// the only list of files.
     #[serde(default)]
     pub with: BTreeMap<String, serde_json::Value>,
+}
+
+/// When the events of a trigger start a run together: at whichever comes first.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchAst {
+    /// How many events.
+    #[schemars(range(min = 1, max = 1000))]
+    pub size: u32,
+    /// How long after the first event.
+    pub within: HumanDuration,
 }
 
 /// The endings of the keys that start a run. ASCII letters fit in upper and lower case.

@@ -3,6 +3,7 @@
 //! The text is parsed once. Readable parts are checked even if other parts are not readable, so one compilation reports
 //! every error. The step kind checks the content of `with:`.
 
+mod batching;
 mod context;
 mod dependencies;
 mod expressions;
@@ -14,6 +15,7 @@ mod output;
 mod params;
 mod record_params;
 mod run_effects;
+mod run_timeouts;
 mod self_trigger;
 mod steps;
 mod triggers;
@@ -70,6 +72,7 @@ pub fn compile_definition(
     self_trigger::check_self_trigger(&root, &triggers, &mut faults);
     let event = triggers::EventFields::from_triggers(&root);
     check_retention(&root, raw.retention.as_ref(), &mut faults);
+    run_timeouts::check_run_timeouts(&root, raw.timeout, raw.queue_timeout, &mut faults);
     let (defaults, event) = (&raw.defaults, event.as_event_root());
     let file = context::CompileContext {
         root: &root,
@@ -95,6 +98,8 @@ pub fn compile_definition(
         params,
         triggers,
         concurrency,
+        timeout_ms: raw.timeout.map(HumanDuration::as_millis),
+        queue_timeout_ms: raw.queue_timeout.map(HumanDuration::as_millis),
         sections,
         retention,
     };

@@ -19,7 +19,7 @@ use super::extract::{self, StrictQuery};
 use super::problem::Problem;
 use super::scopes::{ApiKeyScope, missing_scope};
 use crate::codes;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::Result;
 use afterload_core::keyring::TokenPurpose;
 use afterload_core::text::refuse_nul_in_json;
 use afterload_mailer::{BounceKind, ParsedBounces, parse_provider_report, parse_report_message};
@@ -47,7 +47,8 @@ pub(super) enum ProviderReport {
     Events(Vec<Map<String, Value>>),
 }
 
-/// A whole message, as a mail server sends it: a delivery status notification or an abuse report.
+/// A whole message, as a mail server sends it (`message/rfc822`, or its body as `multipart/report`): a delivery status
+/// notification or an abuse report.
 pub(super) struct ReportMessage;
 
 impl JsonSchema for ReportMessage {
@@ -132,21 +133,22 @@ pub(super) async fn receive_bounces(
     Ok(Json(BounceResult { suppressed, transient, ignored: parsed.ignored, confirmation }))
 }
 
+/// Reads a report by its media type, or by its content where the type says nothing: SNS sends JSON as text, and mail servers
+/// may not name a type at all.
 fn parse_report(headers: &HeaderMap, body: &[u8]) -> Result<ParsedBounces> {
+    let begins_as_json = body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[");
     match extract::media_type(headers).as_deref() {
-        Some("message/rfc822" | "message/global") => parse_report_message(body),
         // The header of the request is the one of the message.
         Some("multipart/report") => {
             let media = headers.get(CONTENT_TYPE).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
             parse_report_message(&[&b"Content-Type: "[..], media, b"\r\n\r\n", body].concat())
         }
-        // SNS sends its JSON as text.
-        Some("application/json" | "text/plain") | None => {
+        Some("message/rfc822" | "message/global") => parse_report_message(body),
+        Some(media) if media != "application/json" && !begins_as_json => parse_report_message(body),
+        _ => {
             refuse_nul_in_json("the body", body)?;
             parse_provider_report(body)
         }
-        Some(other) => Err(Error::new(codes::UNSUPPORTED_MEDIA_TYPE, format!("`{other}` is not the type of a report"))
-            .with_hint("send `application/json`, `message/rfc822` or `multipart/report`")),
     }
 }
 

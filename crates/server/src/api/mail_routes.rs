@@ -20,8 +20,7 @@ pub(super) fn mail_routes(routes: ApiRoutes) -> ApiRoutes {
         .key_or_token()
         .query_params::<mail_bounces::BounceTokenQuery>()
         .request_body::<mail_bounces::ProviderReport>("application/json")
-        .request_body::<mail_bounces::ReportMessage>("message/rfc822")
-        .request_body::<mail_bounces::ReportMessage>("multipart/report")
+        .request_body::<mail_bounces::ReportMessage>("*/*")
         .needs_body()
         .json_response::<mail_bounces::BounceResult>(200, "the addresses receive no mails any more")
         .with_errors(&[codes::BOUNCE_INVALID, codes::BOUNCE_UNKNOWN]),

@@ -12,7 +12,6 @@ use super::ApiState;
 use super::extract::{self, PathId};
 use super::links;
 use super::plain_page::{FORM_PAGE_POLICY, plain_page};
-use super::problem::Problem;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;

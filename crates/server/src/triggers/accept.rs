@@ -1,6 +1,7 @@
 //! From a created object to the runs that it starts.
 
 use super::TriggerDeps;
+use super::batches::{BatchOutcome, BatchedTrigger, s3_trigger_key};
 use super::object_created::{ObjectCreated, ObjectWrite, is_folder_marker, object_identity, s3_event};
 use crate::codes;
 use afterload_core::clock::UnixMillis;
@@ -28,10 +29,19 @@ pub struct LiveS3Trigger {
 pub struct ObjectOutcome {
     /// The ids of the started runs.
     pub started: Vec<String>,
+    /// The ids of the runs that it will start together with other objects.
+    pub batched: Vec<String>,
     /// How many pipelines have already had the object.
     pub duplicates: usize,
     /// The identity of the object, if the object exists.
     pub identity: Option<String>,
+}
+
+impl ObjectOutcome {
+    /// True if no pipeline wants the object, or it is gone.
+    pub fn is_ignored(&self) -> bool {
+        self.started.is_empty() && self.batched.is_empty() && self.duplicates == 0
+    }
 }
 
 /// The store's response for an object.
@@ -123,6 +133,15 @@ impl TriggerDeps {
         let mut accepted = ObjectOutcome { identity: Some(identity.clone()), ..ObjectOutcome::default() };
         for target in wanted {
             let dedup_key = DedupKey { source: S3_SOURCE, key: identity.clone(), fingerprint: None };
+            if let Some(batching) = target.trigger.batching {
+                let (key, with) = (s3_trigger_key(&target.trigger), &target.trigger.with);
+                let trigger = BatchedTrigger { pipeline: &target.pipeline, key, with, batching };
+                match self.add_to_batch(&trigger, &event, dedup_key).await? {
+                    BatchOutcome::Joined(run) => accepted.batched.push(run),
+                    BatchOutcome::Duplicate(_) => accepted.duplicates += 1,
+                }
+                continue;
+            }
             match self.start_run(&target.pipeline, &target.trigger.with, &event, dedup_key).await {
                 Ok(StartOutcome::Created(run)) => accepted.started.push(run.id),
                 Ok(StartOutcome::Duplicate { .. }) => accepted.duplicates += 1,

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::accept::S3_SOURCE;
-use super::{TriggerDeps, cron, poll, publish_event};
+use super::{TriggerDeps, batch_runs, cron, poll, publish_event};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
 use afterload_engine::maintenance::PeriodicTask;
 
 /// How often the buckets of live triggers are made.
 const BUCKETS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often due batches of events get their runs.
+const BATCHES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often old deduplication keys are deleted.
 const DEDUP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often uploads are deleted that never came.
@@ -44,6 +46,9 @@ pub fn maintenance_tasks(deps: &Arc<TriggerDeps>) -> Vec<PeriodicTask> {
     vec![
         PeriodicTask::new("trigger_buckets", BUCKETS_INTERVAL, deps.clone(), |deps| async move {
             ensure_buckets(&deps).await
+        }),
+        PeriodicTask::new("event_batches", BATCHES_INTERVAL, deps.clone(), |deps| async move {
+            batch_runs::start_due_batches(&deps).await
         }),
         PeriodicTask::new("expired_uploads", UPLOADS_INTERVAL, deps.clone(), |deps| async move {
             delete_expired_uploads(&deps).await
@@ -95,7 +100,14 @@ async fn prune_dedup(inner: &TriggerDeps) -> Result<()> {
     let now = db.now();
     db.poll_claims().delete_stale(now - DAY_MS, &live).await?;
     let seen = db.poll_claims().find_oldest_scan().await?.map_or(now, |seen| seen.min(now));
-    for source in [S3_SOURCE, poll::S3_LISTED_SOURCE, UPLOAD_SOURCE, publish_event::EVENT_SOURCE, cron::CRON_SOURCE] {
+    for source in [
+        S3_SOURCE,
+        poll::S3_LISTED_SOURCE,
+        UPLOAD_SOURCE,
+        publish_event::EVENT_SOURCE,
+        cron::CRON_SOURCE,
+        batch_runs::BATCH_SOURCE,
+    ] {
         db.dedup_keys().delete_before(source, seen - DEDUP_RETENTION_MS).await?;
     }
     Ok(())

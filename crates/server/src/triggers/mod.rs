@@ -1,10 +1,13 @@
 //! Everything that starts runs besides the API: schedules, application events, and new objects reported by the embedded
 //! store, by notifications or by polling.
 //!
-//! All of them end in `accept`. The dedup key of an object lets it start one run, however often it is reported. An event
-//! is deleted at its source only after the run is on disk.
+//! All of them start a run at once, or add their event to a batch (`debounce`, `batch`) that becomes a run later. The
+//! dedup key of an object lets it start one run, however often it is reported. An event is deleted at its source only
+//! after it is on disk.
 
 mod accept;
+mod batch_runs;
+mod batches;
 mod cron;
 mod embedded_events;
 mod housekeeping;

@@ -212,7 +212,12 @@ impl TriggerDeps {
                 source: S3_LISTED_SOURCE.to_owned(),
                 key: listed.to_owned(),
                 fingerprint: None,
-                run_id: accepted.started.into_iter().next().unwrap_or_else(|| Ulid::nil().to_string()),
+                run_id: accepted
+                    .started
+                    .into_iter()
+                    .chain(accepted.batched)
+                    .next()
+                    .unwrap_or_else(|| Ulid::nil().to_string()),
             };
             let mut tx = self.engine.db().begin().await?;
             tx.dedup_keys().insert(&note).await?;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::batches::{BatchOutcome, BatchedTrigger, event_trigger_key};
 use super::trigger_event::TriggerEvent;
 use super::{TriggerDeps, Triggers};
 use crate::codes;
@@ -21,6 +22,8 @@ pub struct EventResult {
     pub name: String,
     /// The runs that it started.
     pub runs: Vec<String>,
+    /// The runs that start later, for several events: their trigger has `debounce` or `batch`. The event is on disk.
+    pub batched: Vec<String>,
     /// The number of waiting steps that it woke; 0 for a repeated delivery.
     pub woken: usize,
 }
@@ -40,29 +43,50 @@ impl Triggers {
             return Err(event_key_reused());
         }
         let seen = TriggerEvent { hops, ..TriggerEvent::from(event.body) };
-        let runs = inner.start_event_runs(name, &event.id, &seen).await?;
-        Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, woken: receipt.woken_steps })
+        let EventRuns { runs, batched } = inner.start_event_runs(name, &event.id, &seen).await?;
+        Ok(EventResult { id: receipt.id, name: name.to_owned(), runs, batched, woken: receipt.woken_steps })
     }
 }
 
+/// The runs of an event, also those of an earlier delivery.
+#[derive(Default)]
+struct EventRuns {
+    /// They exist.
+    runs: Vec<String>,
+    /// They start later, together with other events.
+    batched: Vec<String>,
+}
+
 impl TriggerDeps {
-    /// Starts one run of each pipeline with a trigger of this name. Returns also the runs that an earlier delivery
-    /// started.
-    async fn start_event_runs(&self, name: &str, id: &str, event: &TriggerEvent) -> Result<Vec<String>> {
-        let mut runs = Vec::new();
+    /// Starts one run of each pipeline with a trigger of this name, or adds the event to its batch.
+    async fn start_event_runs(&self, name: &str, id: &str, event: &TriggerEvent) -> Result<EventRuns> {
+        let mut all = EventRuns::default();
         for live in self.engine.list_live_plans().await? {
             let triggers = live.plan.triggers.iter().filter_map(Trigger::as_event);
             let Some(trigger) = triggers.into_iter().find(|trigger| trigger.name == name) else { continue };
             let dedup_key = DedupKey { source: EVENT_SOURCE, key: id.to_owned(), fingerprint: None };
+            if let Some(batching) = trigger.batching {
+                let (key, with) = (event_trigger_key(trigger), &trigger.with);
+                let trigger = BatchedTrigger { pipeline: &live.plan.name, key, with, batching };
+                match self.add_to_batch(&trigger, event, dedup_key).await? {
+                    BatchOutcome::Joined(run) => all.batched.push(run),
+                    BatchOutcome::Duplicate(run) => {
+                        let has_started = self.engine.db().runs().find(&run).await?.is_some();
+                        let runs = if has_started { &mut all.runs } else { &mut all.batched };
+                        runs.push(run);
+                    }
+                }
+                continue;
+            }
             match self.start_run(&live.plan.name, &trigger.with, event, dedup_key).await {
-                Ok(StartOutcome::Created(run)) => runs.push(run.id),
-                Ok(StartOutcome::Duplicate { run_id, .. }) => runs.push(run_id),
+                Ok(StartOutcome::Created(run)) => all.runs.push(run.id),
+                Ok(StartOutcome::Duplicate { run_id, .. }) => all.runs.push(run_id),
                 // The pipeline was removed a moment ago.
                 Err(error) if error.code() == codes::PIPELINE_NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(runs)
+        Ok(all)
     }
 }
 

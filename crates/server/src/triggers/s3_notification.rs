@@ -15,6 +15,8 @@ use afterload_core::error::{Error, Result};
 pub struct NotificationResult {
     /// The runs that it started, all committed.
     pub started: Vec<String>,
+    /// The runs that start later, for several objects: their trigger has `debounce` or `batch`. The objects are on disk.
+    pub batched: Vec<String>,
     /// How often a pipeline had already had the object.
     pub known: usize,
     /// The number of records that start no run: no trigger matches, or the object is gone.
@@ -40,9 +42,13 @@ impl Triggers {
         let targets = self.0.live_s3_triggers().await?;
         for created in created {
             match self.0.accept_object(&targets, &created).await {
-                Ok(accepted) if accepted.started.is_empty() && accepted.duplicates == 0 => received.ignored += 1,
+                Ok(accepted) if accepted.is_ignored() => received.ignored += 1,
                 Ok(accepted) => {
                     received.started.extend(accepted.started);
+                    // Several objects may share a run.
+                    let new: Vec<_> =
+                        accepted.batched.into_iter().filter(|run| !received.batched.contains(run)).collect();
+                    received.batched.extend(new);
                     received.known += accepted.duplicates;
                 }
                 // The sender repeats the whole notification. Dedup keys skip the objects that have their runs already.

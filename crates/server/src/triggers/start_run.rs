@@ -10,6 +10,7 @@ use super::cron::CRON_SOURCE;
 use super::trigger_event::TriggerEvent;
 use crate::codes;
 use afterload_core::error::{ErrorCode, Result};
+use afterload_core::file_seals::FileSeals;
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
 use afterload_pipeline::{ExprContext, referenced_names, resolve};
 
@@ -17,8 +18,28 @@ use afterload_pipeline::{ExprContext, referenced_names, resolve};
 const EVENT_ERRORS: [ErrorCode; 4] =
     [codes::PARAMS_INVALID, codes::FILE_NOT_AUTHORIZED, codes::CONCURRENCY_KEY_INVALID, codes::HOPS_EXCEEDED];
 
+/// A run that a trigger starts.
+pub struct TriggeredRun<'a> {
+    /// The id of the run.
+    pub id: String,
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The kind of trigger.
+    pub origin: &'static str,
+    /// The `with` of the trigger, which fills the params from the event.
+    pub with: &'a Map<String, Value>,
+    /// The `event` of expressions.
+    pub event: &'a Value,
+    /// How many runs came before it in its chain.
+    pub hops: u32,
+    /// The seals of the files that stores reported in it.
+    pub file_seals: FileSeals,
+    /// The key that keeps it from starting twice.
+    pub dedup_key: DedupKey,
+}
+
 impl TriggerDeps {
-    /// Starts a run of a pipeline. The trigger's `with` fills its params from the event.
+    /// Starts a run of a pipeline for one event. The trigger's `with` fills its params from the event.
     ///
     /// # Errors
     /// `pipeline_not_found`. An invalid event becomes a failed run.
@@ -30,17 +51,26 @@ impl TriggerDeps {
         dedup_key: DedupKey,
     ) -> Result<StartOutcome> {
         let id = Ulid::generate().to_string();
+        let seals = event.object.as_ref().map(|object| self.engine.seal_file(&id, object));
+        let (origin, file_seals) = (dedup_key.source, seals.unwrap_or_default());
+        let TriggerEvent { data, hops, .. } = event;
+        let run = TriggeredRun { id, pipeline, origin, with, event: data, hops: *hops, file_seals, dedup_key };
+        self.start_triggered_run(run).await
+    }
+
+    /// Starts a run of a pipeline.
+    ///
+    /// # Errors
+    /// `pipeline_not_found`. An invalid event becomes a failed run.
+    pub async fn start_triggered_run(&self, run: TriggeredRun<'_>) -> Result<StartOutcome> {
+        let TriggeredRun { id, pipeline, origin, with, event, hops, file_seals, dedup_key } = run;
         let run = json!({
             "id": id,
             "url": run_url(&self.engine.config().base_url, &id),
             "pipeline": pipeline,
         });
-        let scope = ExprContext::new().with_event(&event.data).with_run(&run).with_clock(self.engine.clock());
-        let origin = dedup_key.source;
-        let mut data = event.data.clone();
-        if let Some(object) = &event.object {
-            self.engine.seal_file(&id, object).write_into(&mut data);
-        }
+        let scope = ExprContext::new().with_event(event).with_run(&run).with_clock(self.engine.clock());
+        let data = file_seals.seal_copy(event);
         // A schedule brings no data of others, and a value that names nothing comes from the author alone.
         let by_author = with.iter().filter(|(_, value)| origin == CRON_SOURCE || referenced_names(value).is_empty());
         let author_params: BTreeSet<_> = by_author.map(|(name, _)| name.clone()).collect();
@@ -50,7 +80,7 @@ impl TriggerDeps {
             params,
             origin,
             event: Some(data.clone()),
-            hops: event.hops,
+            hops,
             author_params: author_params.clone(),
             dedup_key: Some(dedup_key.clone()),
             ..NewRun::default()

@@ -35,6 +35,13 @@ CREATE TABLE runs (
     started_at BIGINT,
     finished_at BIGINT,
     cancel_requested_at BIGINT,
+    -- Until when the first step must have started, and until when the run must have ended; null: no limit.
+    queue_deadline_at BIGINT,
+    deadline_at BIGINT,
+    -- The next of these two that is still to be checked; null: none.
+    deadline_check_at BIGINT,
+    -- When one of them passed before the run had its outcome.
+    timed_out_at BIGINT,
     -- Runs with the same key share one limit: the digest of pipeline and key; null without `concurrency`.
     concurrency_key TEXT,
     -- How many of these runs may be active, as the definition of this run states.
@@ -54,6 +61,8 @@ CREATE TABLE runs (
 CREATE INDEX runs_by_pipeline ON runs (pipeline, id);
 CREATE INDEX runs_by_status ON runs (status, id);
 CREATE INDEX runs_to_cancel ON runs (id) WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_timed_out ON runs (id) WHERE timed_out_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_by_deadline ON runs (deadline_check_at) WHERE deadline_check_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_by_queue_position ON runs (concurrency_key, queue_position)
     WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_active ON runs (concurrency_key)
@@ -242,6 +251,38 @@ CREATE TABLE events (
     UNIQUE (name, key)
 );
 CREATE INDEX events_by_name ON events (name, received_at);
+
+-- Events that wait for their run: their trigger has `debounce` or `batch`. The id becomes that of the run.
+CREATE TABLE event_batches (
+    id TEXT NOT NULL PRIMARY KEY,
+    pipeline TEXT NOT NULL,
+    -- Identifies the trigger within its pipeline: a digest of what it matches.
+    trigger_key TEXT NOT NULL,
+    -- The origin of the run, such as `s3`.
+    source TEXT NOT NULL,
+    -- The `with` of the trigger when the last event came. It counts if the pipeline no longer has the trigger.
+    trigger_params TEXT NOT NULL,
+    opened_at BIGINT NOT NULL,
+    -- When the run is due. After a failed start: when the next one is tried.
+    due_at BIGINT NOT NULL,
+    -- When the batch stopped taking events; null: it is open.
+    closed_at BIGINT,
+    -- The longest chain of runs before one of its events.
+    hops BIGINT NOT NULL,
+    -- How many events it has, and the length of their JSON.
+    items BIGINT NOT NULL,
+    bytes BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX event_batches_open ON event_batches (pipeline, trigger_key) WHERE closed_at IS NULL;
+CREATE INDEX event_batches_due ON event_batches (due_at);
+
+CREATE TABLE event_batch_items (
+    batch_id TEXT NOT NULL REFERENCES event_batches (id) ON DELETE CASCADE,
+    position BIGINT NOT NULL,
+    -- With the seals of its files.
+    event TEXT NOT NULL,
+    PRIMARY KEY (batch_id, position)
+);
 
 -- The time up to which the ticks of a schedule have had their runs.
 CREATE TABLE schedules (

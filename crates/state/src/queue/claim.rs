@@ -44,8 +44,8 @@ impl JobQueue {
         let now = args.add(self.db.now());
         let ready = "status IN ('queued', 'retrying', 'suspended') AND crashes = 0";
         let claim = self.claim_sql(&mut args, lease, ready, &now);
-        let (run, cleans_up) = ("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed) = 'finally'");
-        let start = mark_run_started_sql(run, cleans_up, &now);
+        let (run, section) = ("(SELECT run_id FROM claimed)", "(SELECT section FROM claimed)");
+        let start = mark_run_started_sql(run, section, &now);
         let run_columns = all_run_columns()
             .split(", ")
             .map(|name| format!("{name} AS {RUN_COLUMN_PREFIX}{name}"))

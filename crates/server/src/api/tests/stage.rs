@@ -34,7 +34,7 @@ use afterload_object_store::{ObjectStore, ObjectsConfig};
 use afterload_pipeline::Param;
 use afterload_pipeline::params::{RecordRule, bind_params};
 use afterload_s3_server::{self as embedded, EmbeddedStore};
-use afterload_state::{Db, DefinitionRecord, RunRecord, RunStatus};
+use afterload_state::{Db, DefinitionRecord, RunDeadlines, RunRecord, RunStatus};
 
 /// The API under test, with its stores and an admin key.
 pub(super) struct Stage {
@@ -244,6 +244,8 @@ async fn play(db: &Db, run: NewRun) -> Result<StartOutcome> {
         revision: 1,
         run_at: run.run_at,
         cancel_requested_at: None,
+        deadlines: RunDeadlines::default(),
+        timed_out_at: None,
         created_at: Clock::system().now(),
         started_at: None,
         finished_at: None,

@@ -79,7 +79,8 @@ impl MailJob<'_> {
             reply_to: step.reply_to.map(|text| self.mailer.parse_recipient(&text.into_value()?)).transpose()?,
             to,
             cc,
-            content: render(None)?,
+            // With links, each mail is rendered again. This one finds a broken template before any mail leaves.
+            content: render(rule.as_ref().map(|_| ""))?,
             headers: parse_headers(step.headers)?,
             attachments,
             run: self.run.id.clone(),
