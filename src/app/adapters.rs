@@ -16,9 +16,9 @@ use afterload_egress::{EgressClient, EgressRequest};
 use afterload_engine::RecordSource;
 use afterload_engine::maintenance::PeriodicTask;
 use afterload_geoip::{AnswerCache, HttpGet};
-use afterload_mailer::RateSlots;
+use afterload_mailer::{GrantedTurns, MAX_TURN_LEAD_MS, RateSlots, TurnRequest};
 use afterload_pipeline::params::RecordRule;
-use afterload_state::{Db, TxOutcome};
+use afterload_state::{Db, StartRequest, TxOutcome};
 use afterload_target_db::Connections;
 
 /// How often the cache of geo services is cleaned.
@@ -26,14 +26,19 @@ const GEO_CACHE_INTERVAL: Duration = Duration::from_secs(5);
 /// How many answers one pass deletes; the rest follows in the next.
 const MAX_EXPIRED_GEO_RECORDS: u32 = 200;
 
-/// The rate slots of mail domains, in the state database.
+/// The turns of mail domains, in the state database.
 pub(super) struct DbRateSlots(pub Db);
 
 impl RateSlots for DbRateSlots {
-    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>> {
+    fn take_turns<'a>(&'a self, request: TurnRequest<'a>) -> BoxFuture<'a, Result<GrantedTurns>> {
+        let TurnRequest { key, interval, count, reserved } = request;
         Box::pin(self.0.with_tx(async move |tx| {
-            let now = tx.now();
-            Ok(TxOutcome::Commit(tx.rate_limits().reserve_start(key, now, interval).await?))
+            let (now, starts) = (tx.now(), StartRequest { interval, count, reserved });
+            let granted = match tx.rate_limits().take_starts(key, now, starts, MAX_TURN_LEAD_MS).await? {
+                Some(first) => GrantedTurns::Taken(first),
+                None => GrantedTurns::Reserved(tx.rate_limits().reserve_starts(key, now, interval, count).await?),
+            };
+            Ok(TxOutcome::Commit(granted))
         }))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::process::Output;
 
-use afterload::config::Secret;
+use afterload::config::{QueueConfig, Secret};
 use afterload_core::units::ByteSize;
 use afterload_state::TxOutcome;
 use mailparse::{MailHeaderMap, ParsedMail};
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::support::{Database, TestApp, both};
+use crate::support::{Database, TestApp, both, eventually, numbers};
 
 both!(
     attachments_are_sent,
@@ -17,6 +17,8 @@ both!(
     international_host_is_sent_as_ascii_and_mailbox_is_refused,
     headers_of_the_step_are_sent,
     mails_to_a_domain_keep_the_rate,
+    mails_over_the_rate_hold_no_worker,
+    steps_that_share_a_rate_are_suspended_until_their_turn,
     secrets_appear_in_no_mail_and_no_error,
 );
 
@@ -195,6 +197,70 @@ steps:
     };
     assert!(next("slow.example").await >= time("started_at") + 3 * INTERVAL);
     assert_eq!(next("other.example").await, 0, "nobody counts what leaves for others");
+    app.finish().await;
+}
+
+/// An application with one worker that sends 60 mails per minute to `slow.example`.
+async fn with_slow_domain(database: Database) -> TestApp {
+    let mails = r#"
+name: mails
+params: { to: { type: list, items: { type: email } } }
+steps:
+  - { id: mail, uses: email.send, timeout: 1m, with: { to: "${{ params.to }}", subject: Hello, body: You } }
+"#;
+    TestApp::builder(database)
+        .pipeline("mails", mails)
+        .pipeline("free", "name: free\nsteps: [{ id: one, uses: test.step }, { id: two, uses: test.step }]\n")
+        .config(|config| {
+            config.mail.per_minute = [("slow.example".to_owned(), 60)].into();
+            config.queues.insert("default".into(), QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await
+}
+
+fn slow_addresses(count: usize) -> serde_json::Value {
+    json!({ "to": (0..count).map(|user| format!("u{user}@slow.example")).collect::<Vec<_>>() })
+}
+
+async fn mails_over_the_rate_hold_no_worker(database: Database) {
+    let app = with_slow_domain(database).await;
+    let run = app.run("mails", slow_addresses(100)).await;
+    eventually("two mails", async || (app.mails().len() >= 2).then_some(())).await;
+    let free = app.run_to_end("free", json!({})).await;
+    assert_eq!(free["status"], "succeeded", "{free}");
+    let id = run["id"].as_str().unwrap();
+    let shown = app.show(id).await;
+    assert!(shown["finished_at"].is_null() && app.mails().len() < 100, "{shown}");
+    assert_eq!(shown["steps"][0]["attempt"], 1, "{shown}");
+    app.post(&format!("/v1/runs/{id}/cancel"), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "cancelled");
+    app.finish().await;
+}
+
+async fn steps_that_share_a_rate_are_suspended_until_their_turn(database: Database) {
+    let app = with_slow_domain(database).await;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(app.run("mails", slow_addresses(2)).await);
+    }
+    let free = app.run_to_end("free", json!({})).await;
+    assert_eq!(free["status"], "succeeded", "{free}");
+    let time = |value: &serde_json::Value| {
+        chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().timestamp_millis()
+    };
+    let (mut begins, mut ends) = (Vec::new(), Vec::new());
+    for run in &runs {
+        let run = app.ended(run).await;
+        assert_eq!((&run["status"], &run["steps"][0]["attempt"]), (&json!("succeeded"), &json!(1)), "{run}");
+        begins.push(time(&run["started_at"]));
+        ends.push(time(&run["finished_at"]));
+    }
+    assert_eq!(app.mails().len(), 6);
+    // Six mails take at least five intervals of a second.
+    assert!(ends.iter().max().unwrap() - begins.iter().min().unwrap() >= 5_000, "{begins:?} {ends:?}");
+    let suspended = numbers(&app.service(), "SELECT COUNT(*) FROM step_runs WHERE suspend_count > 0").await;
+    assert!(suspended[0] > 0, "three steps cannot all wait in memory");
     app.finish().await;
 }
 

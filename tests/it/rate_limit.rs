@@ -1,12 +1,15 @@
 //! `rate_limit`: limits how often steps of a key start, across all processes.
 
+use afterload_state::{StartRequest, TxOutcome};
 use serde_json::{Value, json};
 
-use crate::support::{Database, TestApp, both, eventually, log_of, numbers};
+use crate::support::{Builder, Database, TestApp, both, eventually, log_of, numbers};
 
 both!(
     rate_limit_holds_across_processes,
     waiting_for_a_slot_holds_no_worker,
+    near_starts_hold_no_worker_either,
+    several_starts_are_taken_at_once,
     each_attempt_takes_a_slot,
     crash_before_the_slot_keeps_the_slot,
     crash_after_the_start_takes_another_slot,
@@ -84,6 +87,70 @@ async fn waiting_for_a_slot_holds_no_worker(database: Database) {
     app.post(&format!("/v1/runs/{}/cancel", id(&second)), json!({})).await;
     assert_eq!(app.ended(&second).await["status"], "cancelled");
     assert_eq!(log_of(id(&second)), [""; 0]);
+    app.finish().await;
+}
+
+/// One worker, and a pipeline without a limit on the same queue.
+fn with_one_worker(database: Database, limited: &str) -> Builder {
+    TestApp::builder(database)
+        .pipeline("p", limited)
+        .pipeline("free", "name: free\nsteps: [{ id: one, uses: test.step }, { id: two, uses: test.step }]\n")
+        .config(|config| {
+            config.queues.insert("default".into(), afterload::config::QueueConfig { concurrency: 1 });
+        })
+}
+
+async fn near_starts_hold_no_worker_either(database: Database) {
+    let limited = "name: p\nsteps: [{ id: one, uses: test.step, rate_limit: { per_second: 2 } }]\n";
+    let app = with_one_worker(database, limited).start().await;
+    let mut runs = Vec::new();
+    for _ in 0..40 {
+        runs.push(app.run("p", json!({})).await);
+    }
+    // The backlog takes 20 seconds. At each moment some of its steps wait in memory for a start within the next second.
+    let free = app.run_to_end("free", json!({})).await;
+    assert_eq!(free["status"], "succeeded", "{free}");
+    let waiting = "SELECT COUNT(*) FROM step_runs WHERE uses = 'test.step' AND finished_at IS NULL";
+    assert!(numbers(&app.service(), waiting).await[0] > 20, "the other work came after the backlog");
+    eventually("some starts", async || {
+        let started = "SELECT COUNT(*) FROM step_runs WHERE rate_limited_starts = 1";
+        (numbers(&app.service(), started).await[0] >= 4).then_some(())
+    })
+    .await;
+    for run in &runs {
+        app.post(&format!("/v1/runs/{}/cancel", id(run)), json!({})).await;
+    }
+    for run in &runs {
+        app.ended(run).await;
+    }
+    let gaps = "SELECT MIN(gap) FROM (SELECT started_at - LAG(started_at) OVER (ORDER BY started_at) AS gap
+        FROM step_runs WHERE rate_limited_starts = 1) AS gaps";
+    assert!(numbers(&app.service(), gaps).await[0] >= 500);
+    app.finish().await;
+}
+
+async fn several_starts_are_taken_at_once(database: Database) {
+    let app = app(database, "steps: [{ id: one, uses: test.step }]\n").await;
+    let db = app.app.engine.db();
+    let take = async |now: i64, count: u32, reserved: bool| {
+        let starts = StartRequest { interval: 100, count, reserved };
+        db.with_tx(async |tx| Ok(TxOutcome::Commit(tx.rate_limits().take_starts("mail:x", now, starts, 1_000).await?)))
+            .await
+            .unwrap()
+    };
+    let reserve = async |now: i64, count: u32| {
+        db.with_tx(async |tx| Ok(TxOutcome::Commit(tx.rate_limits().reserve_starts("mail:x", now, 100, count).await?)))
+            .await
+            .unwrap()
+    };
+    assert_eq!((take(10_000, 3, false).await, take(10_000, 2, false).await), (Some(10_000), Some(10_300)));
+    assert_eq!(reserve(10_000, 20).await, 10_500);
+    assert_eq!(take(10_000, 1, false).await, None, "others have reserved what comes within a second");
+    assert_eq!(take(10_000, 1, true).await, Some(10_500), "their own reservations come first");
+    assert_eq!(take(12_000, 1, false).await, Some(12_500));
+    assert_eq!(take(11_000, 1, true).await, None, "the last start is too far ahead");
+    assert_eq!(take(20_000, 2, true).await, Some(20_000));
+    assert_eq!(reserve(20_000, 1).await, 20_200);
     app.finish().await;
 }
 

@@ -89,6 +89,12 @@ pub trait HttpGet: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Value>>>;
 }
 
+/// Waits until a call may start. Whoever asks decides what it does meanwhile.
+pub trait CallWaiter: Send + Sync {
+    /// Waits for this time. Fails with `step_stopped` if the caller should stop.
+    fn wait(&self, pause: Duration) -> BoxFuture<'_, Result<()>>;
+}
+
 /// A source of locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GeoProvider {
@@ -149,7 +155,8 @@ impl GeoLocator {
     }
 
     /// Returns the location of each address, in order, without the address itself; `None` if no provider knows it. A
-    /// provider that fails is skipped for addresses that another provider knows.
+    /// provider that fails is skipped for addresses that another provider knows. `waiter` waits for the rate limits and
+    /// the `Retry-After` of services.
     ///
     /// # Errors
     /// If a provider failed and no other one knew an address: `geo_file_missing`, `geo_file_invalid`,
@@ -158,7 +165,7 @@ impl GeoLocator {
         &self,
         chain: &ProviderChain,
         addresses: &[IpAddr],
-        stop: &CancellationToken,
+        (waiter, stop): (&dyn CallWaiter, &CancellationToken),
     ) -> Result<Vec<Option<Arc<GeoRecord>>>> {
         let local = Arc::new(GeoRecord { provider: Some(LOCAL_PROVIDER.to_owned()), ..chain.local_record.clone() });
         let mut found: Vec<Result<Option<Arc<GeoRecord>>>> =
@@ -171,7 +178,9 @@ impl GeoLocator {
             let wanted: Vec<IpAddr> = open.iter().map(|place| addresses[*place]).collect();
             let answers = match provider {
                 GeoProvider::Mmdb(name) => self.find_in_file(name, wanted).await,
-                GeoProvider::Http(name) => self.find_in_service(name, &wanted, chain.max_cache_age, stop).await,
+                GeoProvider::Http(name) => {
+                    self.find_in_service(name, &wanted, chain.max_cache_age, (waiter, stop)).await
+                }
             };
             if stop.is_cancelled() {
                 return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
@@ -208,7 +217,7 @@ impl GeoLocator {
         name: &str,
         addresses: &[IpAddr],
         cache: Duration,
-        stop: &CancellationToken,
+        waits: (&dyn CallWaiter, &CancellationToken),
     ) -> Vec<Result<Option<Arc<GeoRecord>>>> {
         let Some(service) = self.0.services.get(name) else {
             let unknown =
@@ -223,7 +232,7 @@ impl GeoLocator {
         };
         let one = async |place: usize| match cached.get(&texts[place]) {
             Some(answer) => Ok(answer.clone().and_then(|answer| serde_json::from_value(answer).ok()).map(Arc::new)),
-            None => self.call_service(service, addresses[place], cache, stop).await.map(|answer| answer.map(Arc::new)),
+            None => self.call_service(service, addresses[place], cache, waits).await.map(|answer| answer.map(Arc::new)),
         };
         futures::stream::iter(0..addresses.len()).map(one).buffered(MAX_PARALLEL_LOOKUPS).collect().await
     }
@@ -234,9 +243,9 @@ impl GeoLocator {
         service: &GeoHttpService,
         ip: IpAddr,
         cache: Duration,
-        stop: &CancellationToken,
+        (waiter, stop): (&dyn CallWaiter, &CancellationToken),
     ) -> Result<Option<GeoRecord>> {
-        let answer = service.find_record(ip, stop).await?;
+        let answer = service.find_record(ip, waiter, stop).await?;
         let value = answer.as_ref().and_then(|answer| serde_json::to_value(answer).ok());
         let ttl = if answer.is_some() { cache } else { cache.min(MAX_UNKNOWN_TTL) };
         let expires = self.0.clock.now().saturating_add(to_unix_millis(ttl));

@@ -2,7 +2,6 @@
 
 #![allow(missing_docs, reason = "each code has its summary")]
 
-pub(crate) use afterload_core::codes::STEP_STOPPED;
 use afterload_core::error::ErrorCode;
 
 pub const BOUNCE_INVALID: ErrorCode =
@@ -34,6 +33,8 @@ pub const MAIL_OUTBOX_FAILED: ErrorCode =
     ErrorCode::transient("mail_outbox_failed", "The mail cannot be written to the outbox");
 pub const MAIL_OUTCOME_UNKNOWN: ErrorCode =
     ErrorCode::transient("mail_outcome_unknown", "The connection broke before the mail server confirmed the mail");
+pub const MAIL_RATE_LIMITED: ErrorCode =
+    ErrorCode::transient("mail_rate_limited", "The mail waits for its turn under `mail.per_minute`");
 pub const MAIL_RECIPIENT_REFUSED: ErrorCode =
     ErrorCode::permanent("mail_recipient_refused", "The mail server refused the recipient");
 pub const MAIL_REFUSED: ErrorCode = ErrorCode::permanent("mail_refused", "The mail server refused the mail");
@@ -69,6 +70,7 @@ pub const CODES: &[ErrorCode] = &[
     MAIL_INVALID_SENDER,
     MAIL_OUTBOX_FAILED,
     MAIL_OUTCOME_UNKNOWN,
+    MAIL_RATE_LIMITED,
     MAIL_RECIPIENT_REFUSED,
     MAIL_REFUSED,
     MAIL_SERVER_UNAVAILABLE,

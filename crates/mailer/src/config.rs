@@ -20,8 +20,8 @@ pub struct MailConfig {
     /// The SMTP server; without one, mail goes into the outbox.
     pub smtp: Option<SmtpConfig>,
     /// The maximum number of mails per minute to a domain, in all processes together: `gmail.com: 60`; `*` is every
-    /// other domain. A step waits for each mail over the limit; with many mails for such a domain it needs a long
-    /// enough `timeout`.
+    /// other domain. A step that waits holds no worker, and its `timeout` does not run: for up to a second it waits in
+    /// memory, for longer it is suspended.
     pub per_minute: BTreeMap<String, u32>,
     /// The pauses before a deferred mail is tried again; default `[1m, 5m, 15m, 1h, 2h, 4h, 4h, 4h, 4h, 4h]`, about a
     /// day. The step is suspended meanwhile. A step with its own `retry` follows that instead.

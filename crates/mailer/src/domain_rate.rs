@@ -1,15 +1,9 @@
 //! Rate limits of mail per recipient domain. Large providers defer or refuse mail from senders that are too fast.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
+use super::MailAddress;
 use super::config::MailConfig;
-use super::{MailAddress, RateSlots};
-use crate::codes;
-use afterload_core::clock::Clock;
-use afterload_core::error::{Error, Result};
 
 const RATE_WINDOW_MS: i64 = 60_000;
 
@@ -23,9 +17,9 @@ pub(super) struct DomainRates {
 /// The rate limit key of a recipient's domain, and its interval.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DomainRate {
-    key: String,
+    pub(super) key: String,
     /// In milliseconds.
-    interval: i64,
+    pub(super) interval: i64,
 }
 
 impl DomainRates {
@@ -38,6 +32,11 @@ impl DomainRates {
         }
     }
 
+    /// True if no domain has a rate limit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.intervals.is_empty() && self.default_interval.is_none()
+    }
+
     /// The rate limit for this recipient; `None` if there is none.
     pub(super) fn rate_for(&self, recipient: &MailAddress) -> Option<DomainRate> {
         let domain = recipient.domain().to_lowercase();
@@ -47,15 +46,9 @@ impl DomainRates {
 }
 
 impl DomainRate {
-    /// Takes the next free slot of the domain and waits for it. All processes take their slots from the same row.
-    pub(super) async fn wait_turn(&self, slots: &dyn RateSlots, clock: &Clock, stop: &CancellationToken) -> Result<()> {
-        let slot = slots.take_slot(&self.key, self.interval).await?;
-        let rest = u64::try_from(slot - clock.now()).unwrap_or(0);
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
-            () = tokio::time::sleep(Duration::from_millis(rest)) => Ok(()),
-        }
+    /// How many mails a second allows, at least one.
+    pub(super) fn mails_per_second(&self) -> u32 {
+        u32::try_from(1_000 / self.interval.max(1)).unwrap_or(1).max(1)
     }
 }
 
@@ -82,36 +75,7 @@ mod tests {
         assert_ne!(of("a@one.example"), of("a@sub.one.example"));
         let free = DomainRates::new(&MailConfig::default());
         assert_eq!(free.rate_for(&MailAddress::parse_recipient("a@gmail.com").unwrap()), None);
-    }
-
-    /// The slots of one key.
-    #[derive(Default)]
-    struct OneKey(std::sync::Mutex<i64>);
-
-    const START: i64 = 1_700_000_000_000;
-
-    impl RateSlots for OneKey {
-        fn take_slot<'a>(&'a self, _: &'a str, interval: i64) -> futures::future::BoxFuture<'a, Result<i64>> {
-            let mut next = self.0.lock().unwrap();
-            let slot = (*next).max(START);
-            *next = slot + interval;
-            Box::pin(async move { Ok(slot) })
-        }
-    }
-
-    #[tokio::test]
-    async fn a_mail_waits_for_its_rate_slot_until_stopped() {
-        let (slots, (clock, _)) = (OneKey::default(), Clock::manual(START));
-        let rate = DomainRate { key: "mail:a.example".into(), interval: 3_600_000 };
-        let stop = CancellationToken::new();
-        rate.wait_turn(&slots, &clock, &stop).await.unwrap();
-        // The next slot is free in an hour.
-        let waiting = rate.wait_turn(&slots, &clock, &stop);
-        let (waited, ()) = tokio::join!(waiting, async {
-            tokio::task::yield_now().await;
-            stop.cancel();
-        });
-        assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
-        assert!(*slots.0.lock().unwrap() > clock.now() + rate.interval, "both took a slot of the same key");
+        let per_second = |interval| DomainRate { key: String::new(), interval }.mails_per_second();
+        assert_eq!([1, 300, 1_000, 60_000].map(per_second), [1_000, 3, 1, 1]);
     }
 }

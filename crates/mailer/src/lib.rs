@@ -23,15 +23,14 @@ mod smtp;
 mod suppressions;
 mod template_source;
 mod templates;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::{Map, Value};
-use tokio_util::sync::CancellationToken;
 
 pub use address::MailAddress;
 pub use bounces::{
@@ -45,8 +44,9 @@ pub use message::{MessageId, OutgoingMail};
 pub use mime_parts::MailAttachment;
 pub use pictures::{find_content_ids, is_content_id};
 pub use suppressions::{SuppressionList, is_list_name, unsubscribe_link_id};
+pub use turns::{GrantedTurns, HeldTurn, MAX_TURN_LEAD_MS, MailTurn, MailTurns, RateSlots, TurnRequest};
 
-use afterload_core::clock::{Clock, UnixMillis};
+use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::ByteSize;
 use afterload_metrics::Metrics;
@@ -79,12 +79,6 @@ pub struct MailerOptions {
     pub templates: PathBuf,
     /// The folder that receives `.eml` files if no server is configured.
     pub outbox: PathBuf,
-}
-
-/// Hands out rate slots of a key that all processes share, such as a row of a database.
-pub trait RateSlots: Send + Sync {
-    /// Takes the next free slot of `key`, now or later. The following slot is free `interval` milliseconds after it.
-    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> BoxFuture<'a, Result<UnixMillis>>;
 }
 
 struct MailerState {
@@ -250,20 +244,14 @@ impl Mailer {
         &self.inner.retry_delays
     }
 
+    /// True if mail for some recipients is rate limited.
+    pub fn has_rate_limits(&self) -> bool {
+        self.slots.is_some() && !self.inner.domain_rates.is_empty()
+    }
+
     /// True if mail for this recipient is rate limited.
     pub fn is_rate_limited(&self, recipient: &MailAddress) -> bool {
         self.slots.is_some() && self.inner.domain_rates.rate_for(recipient).is_some()
-    }
-
-    /// Waits until the rate limit `mail.per_minute` allows a mail to this recipient.
-    ///
-    /// # Errors
-    /// `step_stopped` if `stop` is cancelled.
-    pub async fn wait_turn(&self, recipient: &MailAddress, stop: &CancellationToken) -> Result<()> {
-        match (&self.slots, self.inner.domain_rates.rate_for(recipient)) {
-            (Some(slots), Some(lane)) => lane.wait_turn(slots.as_ref(), &self.clock, stop).await,
-            _ => Ok(()),
-        }
     }
 
     /// Sends `mail` to one of its recipients. The outbox replaces an earlier mail with the same `id`; with SMTP the

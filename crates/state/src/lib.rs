@@ -66,7 +66,7 @@ pub use notifications::{NotificationRecord, NotificationStatus, NotificationStor
 pub use pauses::{PauseStore, PauseTarget};
 pub use polls::{PollClaim, PollStore};
 pub use postgres::fetch_pool_options;
-pub use rate_limits::RateLimitStore;
+pub use rate_limits::{RateLimitStore, StartRequest};
 pub use retention::{RetentionOverride, RetentionStore};
 pub use run_stop::{RunDeadlines, RunStop};
 pub use runs::{RunFilter, RunRecord, RunStatus, RunStore};

@@ -1,14 +1,25 @@
 //! Rate limits: when steps with a `rate_limit` may start. Each key has a row.
 //!
-//! A start takes two statements. A *reservation* spreads the waiting steps: each reserves the next free moment and
-//! comes back then. A step may be late for its reservation, so the *start* itself keeps starts apart: it is refused
-//! while the last start is too near.
+//! The start of a step takes two statements. A *reservation* spreads the waiting steps: each reserves the next free
+//! moment and comes back then. A step may be late for its reservation, so the *start* itself keeps starts apart: it is
+//! refused while the last start is too near. Mails take several starts at once, so that not each of them needs a statement.
 
 use super::db::Db;
 use super::sql_args::args;
 use super::tx::DbTx;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
+
+/// A request for several starts of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct StartRequest {
+    /// The time between two starts, in milliseconds.
+    pub interval: i64,
+    /// How many starts.
+    pub count: u32,
+    /// The caller has reserved them before, so that no other reservation comes first.
+    pub reserved: bool,
+}
 
 /// Reads and writes the rate limits of steps.
 #[derive(Clone, Copy)]
@@ -29,13 +40,49 @@ impl RateLimitStore<&mut DbTx> {
     /// Reserves the next free moment of a key, `now` or later. The moment after it is free `interval` milliseconds
     /// later.
     pub async fn reserve_start(self, key: &str, now: UnixMillis, interval: i64) -> Result<UnixMillis> {
+        self.reserve_starts(key, now, interval, 1).await
+    }
+
+    /// Reserves the next `count` free moments of a key, `interval` milliseconds apart, and returns the first of them.
+    pub async fn reserve_starts(self, key: &str, now: UnixMillis, interval: i64, count: u32) -> Result<UnixMillis> {
         let sql = "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $3, 0)
                    ON CONFLICT (key) DO UPDATE SET next_at = $3 +
                        CASE WHEN rate_limits.next_at > $2 THEN rate_limits.next_at ELSE $2 END
                    RETURNING next_at";
-        let rows = self.0.fetch(sql, &args![key, now, interval]).await?;
-        let next = rows.first().map_or(Ok(now + interval), |row| row.get_int("next_at"))?;
-        Ok(next - interval)
+        let length = interval.saturating_mul(count.into());
+        let rows = self.0.fetch(sql, &args![key, now, length]).await?;
+        let next = rows.first().map_or(Ok(now + length), |row| row.get_int("next_at"))?;
+        Ok(next - length)
+    }
+
+    /// Takes the next `count` moments of a key for starts, `interval` milliseconds apart, if the first of them is at most
+    /// `lead` milliseconds ahead. Returns the first one. It comes `interval` milliseconds after the last moment that was
+    /// taken; without `reserved` also after all reservations.
+    pub async fn take_starts(
+        self,
+        key: &str,
+        now: UnixMillis,
+        starts: StartRequest,
+        lead: i64,
+    ) -> Result<Option<UnixMillis>> {
+        let StartRequest { interval, count, reserved } = starts;
+        let free = match reserved {
+            true => "$2",
+            false => "CASE WHEN rate_limits.next_at > $2 THEN rate_limits.next_at ELSE $2 END",
+        };
+        let first =
+            format!("CASE WHEN rate_limits.last_at + $3 > {free} THEN rate_limits.last_at + $3 ELSE {free} END");
+        let sql = format!(
+            "INSERT INTO rate_limits (key, next_at, last_at) VALUES ($1, $2 + $4 + $3, $2 + $4)
+             ON CONFLICT (key) DO UPDATE SET last_at = {first} + $4,
+                 next_at = CASE WHEN rate_limits.next_at > {first} + $4 + $3 THEN rate_limits.next_at
+                     ELSE {first} + $4 + $3 END
+             WHERE {first} <= $2 + $5
+             RETURNING last_at"
+        );
+        let to_last = interval.saturating_mul((count.max(1) - 1).into());
+        let rows = self.0.fetch(&sql, &args![key, now, interval, to_last, lead]).await?;
+        rows.first().map(|row| Ok(row.get_int("last_at")? - to_last)).transpose()
     }
 
     /// Records a start at `now`, unless the last start was less than `interval` milliseconds ago. In that case returns

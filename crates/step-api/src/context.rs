@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::file_verifier::VerifiedFile;
 use super::files::StepFiles;
+use super::waits::{StepWaits, stopped_error};
 use crate::codes;
 use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
@@ -85,6 +86,8 @@ pub struct StepContext {
     pub resumed: Option<Resumed>,
     /// Holds the request to suspend the step.
     pub suspend_slot: SuspendSlot,
+    /// Waits that hold no worker.
+    pub waits: StepWaits,
 }
 
 /// What a suspended step waits for. It holds no worker meanwhile.
@@ -124,6 +127,11 @@ impl StepContext {
         Error::new(codes::STEP_SUSPENDED, "the step waits")
     }
 
+    /// As [`Self::suspend_step`], for a time.
+    pub fn suspend_until(&self, until: UnixMillis) -> Error {
+        self.suspend_step(SuspendRequest { until: Some(until), event: None })
+    }
+
     /// Fails if the step should stop now.
     ///
     /// # Errors
@@ -142,10 +150,6 @@ impl StepContext {
     pub async fn unless_aborted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.abort.run_until_cancelled(work).await.unwrap_or_else(|| Err(stopped_error()))
     }
-}
-
-fn stopped_error() -> Error {
-    Error::new(codes::STEP_STOPPED, "the step was asked to stop")
 }
 
 /// Named counts, such as `inserted`.

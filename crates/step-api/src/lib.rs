@@ -5,6 +5,7 @@ mod context;
 mod file_verifier;
 mod files;
 mod retry_schedule;
+mod waits;
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -21,6 +22,7 @@ pub use context::{
 };
 pub use file_verifier::{FileVerifier, VerifiedFile, file_not_authorized};
 pub use files::{ArtifactLocation, FileSink, KeyTemplate, OutputDestination, ProducedFiles, StepFiles};
+pub use waits::{StepWaits, WorkerSlot};
 
 pub use afterload_object_store::ObjectBody;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use afterload::config::{Config, GeoHttpConfig, Secret};
+use afterload::config::{Config, GeoHttpConfig, QueueConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{LIST, yaml};
 use crate::http::receiver::{Receiver, respond_with};
-use crate::support::{Database, TestApp, both, execute, numbers};
+use crate::support::{Database, TestApp, both, eventually, execute, numbers};
 
 both!(
     known_and_unknown_addresses_are_cached,
@@ -16,6 +16,7 @@ both!(
     service_retry_after_is_respected,
     echoed_api_key_is_redacted,
     unknown_address_is_asked_again_after_its_cache_time,
+    waiting_for_a_service_holds_no_worker,
 );
 
 /// Adds a provider on loopback to the configuration.
@@ -167,5 +168,29 @@ async fn unknown_address_is_asked_again_after_its_cache_time(database: Database)
     execute(&app.service(), "UPDATE geo_cache SET expires_at = fetched_at").await;
     app.run_to_end("p", json!({})).await;
     assert_eq!(receiver.calls().len(), 2);
+    app.finish().await;
+}
+
+async fn waiting_for_a_service_holds_no_worker(database: Database) {
+    let receiver = Receiver::start(|_| good()).await;
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml(&format!("{LIST}, providers: ['http:one']")))
+        .pipeline("free", "name: free\nsteps: [{ id: one, uses: test.step }]\n")
+        .config(|config| {
+            service(config, "one", &receiver.url);
+            config.geo.http.get_mut("one").unwrap().per_minute = Some(1);
+            config.queues.insert("default".into(), QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await;
+    let run = app.run("p", json!({ "ips": ["8.8.8.8", "9.9.9.9"] })).await;
+    eventually("the first call", async || (receiver.calls().len() == 1).then_some(())).await;
+    assert_eq!(app.run_to_end("free", json!({})).await["status"], "succeeded");
+    assert_eq!(
+        (app.show(run["id"].as_str().unwrap()).await["status"].clone(), receiver.calls().len()),
+        (json!("running"), 1)
+    );
+    app.post(&format!("/v1/runs/{}/cancel", run["id"].as_str().unwrap()), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "cancelled");
     app.finish().await;
 }

@@ -10,6 +10,7 @@ both!(
     cancelled_batch_reports_its_work_and_resumes,
     cursor_visits_a_table_in_order,
     cursor_that_does_not_advance_is_an_error,
+    long_pause_suspends_the_step,
 );
 
 const ROWS: i64 = 50_000;
@@ -126,6 +127,19 @@ steps:
 
 const T: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT NOT NULL);
     INSERT INTO t WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000) SELECT x, 0 FROM c";
+
+async fn long_pause_suspends_the_step(database: Database) {
+    let ddl = "CREATE TABLE clicks (id BIGINT PRIMARY KEY, account_id BIGINT NOT NULL);
+         INSERT INTO clicks (id, account_id) VALUES (1, 1), (2, 1)";
+    let app = app(database, &PURGE.replace("pause: 1ms", "pause: 1m"), ddl).await;
+    let run = app.run("p", json!({ "account": 1 })).await;
+    app.step_is(&run, "purge", "suspended").await;
+    let shown = app.show(id(&run)).await;
+    assert_eq!((done(&shown), &shown["steps"][0]["attempt"]), (2, &json!(1)), "{shown}");
+    app.post(&format!("/v1/runs/{}/cancel", id(&run)), json!({})).await;
+    assert_eq!(app.ended(&run).await["status"], "cancelled");
+    app.finish().await;
+}
 
 async fn cursor_visits_a_table_in_order(database: Database) {
     let app = app(database, &in_order("id\n      bind: { after: 0 }"), T).await;

@@ -12,7 +12,7 @@ mod tools;
 
 use std::time::{Duration, Instant};
 
-pub use app::{Database, TestApp};
+pub use app::{Builder, Database, TestApp};
 pub use child::{ADMIN_KEY, Place, Process};
 pub use kinds::{kinds, log_of};
 pub use postgres::Server;

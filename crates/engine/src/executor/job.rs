@@ -7,7 +7,7 @@ use tracing::Instrument;
 use super::claim::{ClaimedStep, StepClaimer};
 use super::run::StepRunner;
 use crate::lifecycle::finish::AttemptFinisher;
-use afterload_state::queue::Lease;
+use afterload_state::queue::{JobSlot, Lease};
 
 /// Runs the jobs of this process.
 pub(crate) struct Executor {
@@ -18,7 +18,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// Runs a job until its lease is released or lost.
-    pub(super) async fn run_job(&self, lease: Lease) {
+    pub(super) async fn run_job(&self, lease: Lease, slot: JobSlot) {
         let Some(ClaimedStep { claimed, run, _suspect }) = self.claimer.claim_with_retry(&lease).await else { return };
         let step = &claimed.step;
         let span = tracing::info_span!(
@@ -30,7 +30,7 @@ impl Executor {
         );
         async {
             let started = Instant::now();
-            let (outcome, ending) = self.runner.run_attempt(&lease, &claimed, &run).await;
+            let (outcome, ending) = self.runner.run_attempt(&lease, &slot, &claimed, &run).await;
             self.finisher.end_attempt(&lease, &claimed, outcome, ending, started).await;
         }
         .instrument(span)

@@ -1,5 +1,6 @@
 //! Attempts: a worker claims a step, runs it under supervision, and stores its progress.
 
+mod attempt_worker;
 pub(crate) mod claim;
 mod delivery_log;
 pub(crate) mod download_links;

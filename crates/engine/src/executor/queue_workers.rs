@@ -32,9 +32,9 @@ impl QueueWorkers {
     /// more. A paused queue fetches no jobs; its running jobs continue.
     pub(crate) async fn run_queue_workers(&self, queues: &QueueSelection, stop: &CancellationToken) {
         let executor = self.executor.clone();
-        let handler: JobHandler = Arc::new(move |lease| {
+        let handler: JobHandler = Arc::new(move |lease, slot| {
             let executor = executor.clone();
-            Box::pin(async move { executor.run_job(lease).await })
+            Box::pin(async move { executor.run_job(lease, slot).await })
         });
         let (mut running, mut workers) = (HashMap::<String, RunningWorker>::new(), JoinSet::new());
         let (mut selected, mut paused) = (BTreeSet::new(), BTreeSet::new());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::attempt_worker::AttemptWorker;
 use super::delivery_log::DbDeliveryLog;
 use super::download_links::StepLinks;
 use super::effect_log::DbEffectLog;
@@ -33,10 +34,11 @@ use afterload_core::error::{Error, Result};
 use afterload_core::failpoint;
 use afterload_core::redactor::Redactor;
 use afterload_pipeline::{self as pipeline, ExprContext};
-use afterload_state::queue::Lease;
+use afterload_state::queue::{JobSlot, Lease};
 use afterload_state::{AttemptEnd, Db, RunRecord, StepClaim, StepStatus};
 use afterload_step_api::{
-    ProgressReporter, ProgressUpdate, RegisteredStep, Resumed, RunInfo, StepContext, StepFiles, StepInfo, SuspendSlot,
+    ProgressReporter, ProgressUpdate, RegisteredStep, Resumed, RunInfo, StepContext, StepFiles, StepInfo, StepWaits,
+    SuspendSlot,
 };
 
 /// The work of an attempt.
@@ -76,13 +78,14 @@ impl StepRunner {
     pub(super) async fn run_attempt(
         &self,
         lease: &Lease,
+        slot: &JobSlot,
         claimed: &StepClaim,
         run: &RunRecord,
     ) -> (AttemptOutcome, AttemptEnd) {
         self.files.delete_stale_files(claimed).await;
         let guard = self.attempts.register_attempt(&claimed.step.run_id, &claimed.step.section);
         let (cancel, stop_reason) = (&guard.attempt.cancelled, &*guard.attempt.reason);
-        let attempt = AttemptContext { lease, claimed, run, cancel, stop_reason };
+        let attempt = AttemptContext { lease, slot, claimed, run, cancel, stop_reason };
         // Another attempt would most likely crash the process again.
         if claimed.step.crashes >= self.config.max_crashes {
             let error = quarantine_error(claimed.step.crashes);
@@ -128,7 +131,7 @@ impl StepRunner {
     }
 
     async fn run_step(&self, attempt: AttemptContext<'_>, compiled: &CompiledPlan, index: usize) -> AttemptOutcome {
-        let AttemptContext { lease, claimed, run: run_record, cancel, .. } = attempt;
+        let AttemptContext { lease, slot, claimed, run: run_record, cancel, .. } = attempt;
         let step = &claimed.step;
         let stop = self.draining.child_token();
         // A lost lease stops the step too, because another process may run it now.
@@ -149,11 +152,14 @@ impl StepRunner {
         };
         let timeout = Duration::from_millis(known.step.timeout_ms.max(0) as u64);
         let suspend_slot = SuspendSlot::default();
+        let worker = AttemptWorker::new(slot);
+        let waits = worker.waits();
         let effect_key = step.effect_key();
         let owner = StepOwner { run: step.run_id.clone(), step: effect_key.clone() };
         let ctx = StepContext {
             clock: self.db.clock().clone(),
             suspend_slot: suspend_slot.clone(),
+            waits: StepWaits { clock: self.db.clock().clone(), worker: Arc::new(worker), stop: stop.clone() },
             resumed: (step.suspend_count > 0)
                 .then(|| Resumed { until: step.suspended_until, event: step.wake_event.clone() }),
             run: RunInfo {
@@ -193,7 +199,7 @@ impl StepRunner {
         let ended = CancellationToken::new();
         let store = self.progress.store_progress(claimed, &gauge, reports.clone(), &stop, &ended);
         let supervised = async {
-            let result = self.supervisor.supervise_step(run, timeout, (&stop, &abort), cancel).await;
+            let result = self.supervisor.supervise_step(run, (timeout, &waits), (&stop, &abort), cancel).await;
             ended.cancel();
             result
         };

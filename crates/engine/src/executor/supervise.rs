@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::attempt_worker::WaitMeter;
 use afterload_core::error::{Error, Result};
 
 /// How long a step may take to stop before its task is aborted.
@@ -22,12 +23,13 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Waits for the task of the step. After a timeout or a cancel both tokens are cancelled. The step gets a grace period
-    /// and is then aborted. The end of the drain aborts it at once.
+    /// Waits for the task of the step. What it waits without a worker does not count against the timeout. After a timeout
+    /// or a cancel both tokens are cancelled. The step gets a grace period and is then aborted. The end of the drain
+    /// aborts it at once.
     pub(super) async fn supervise_step(
         &self,
         mut run: JoinHandle<Result<Value>>,
-        timeout: Duration,
+        (timeout, waits): (Duration, &WaitMeter),
         (stop, abort): (&CancellationToken, &CancellationToken),
         cancel: &CancellationToken,
     ) -> Result<Value> {
@@ -37,7 +39,7 @@ impl Supervisor {
         };
         let error = tokio::select! {
             ended = &mut run => return task_result(ended),
-            () = tokio::time::sleep(timeout) => {
+            () = waits.wait_for_timeout(timeout) => {
                 stop.cancel();
                 abort.cancel();
                 let message = format!("the step took longer than its timeout of {}", afterload_core::units::HumanDuration(timeout));
@@ -104,6 +106,7 @@ mod tests {
                 ended.cancel();
                 Err(Error::new(codes::STEP_STOPPED, "aborted"))
             });
+            let timeout = (timeout, &WaitMeter::default());
             let error = supervisor.supervise_step(run, timeout, (&stop, &abort), &cancel).await.unwrap_err();
             assert_eq!(error.code(), code);
             assert!(seen.is_cancelled() && stop.is_cancelled(), "the step ended by itself");

@@ -1,9 +1,10 @@
 //! Limits how often steps may start: `rate_limit`.
 //!
-//! An attempt reserves the next free slot of its key. For a distant slot the step returns to the queue, so that no
-//! worker waits; for a near slot the attempt waits here. An attempt may miss its slot, because the queue has a
-//! resolution of a second and workers may be busy. Late attempts must not start together, so each start is one
-//! statement that fails if the previous start is too recent. The attempts of one process start one after another.
+//! An attempt reserves the next free start of its key. For a distant one the step returns to the queue. For a near one
+//! the attempt waits in memory, without its slot in the queue, so that no worker waits. An attempt may be late for its
+//! start, because the queue has a resolution of a second and workers may be busy. Late attempts must not start together,
+//! so each start is one statement that fails if the previous start is too recent. The attempts of one process start one
+//! after another.
 
 use crate::codes;
 use std::collections::HashMap;
@@ -20,13 +21,16 @@ use crate::plan_cache::CompiledPlan;
 use afterload_core::clock::{Clock, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::resolve_to_text;
-use afterload_state::{Db, StepClaim, TxOutcome};
+use afterload_state::queue::{JobSlot, SlotWait};
+use afterload_state::{Db, DbTx, StepClaim, TxOutcome};
 
-/// A slot that is further ahead, in milliseconds, is waited for in the queue.
-const MAX_IN_PLACE_WAIT_MS: UnixMillis = 1_000;
-/// An attempt that misses its slot by more, in milliseconds, reserves a new one. This spreads the many late attempts
-/// after a downtime.
+/// A start that is further ahead, in milliseconds, is waited for in the queue.
+const MAX_WAIT_IN_MEMORY_MS: UnixMillis = 1_000;
+/// An attempt that misses its start by more, in milliseconds, and comes after another start, reserves a new one. This
+/// spreads the many late attempts after a downtime.
 const MAX_START_DELAY_MS: UnixMillis = 3_000;
+/// How long an attempt that may start waits for a free worker before it returns to the queue.
+const WORKER_PATIENCE: Duration = Duration::from_secs(1);
 /// The resolution of the queue, in milliseconds.
 const QUEUE_RESOLUTION_MS: UnixMillis = 1_000;
 /// Unused keys are deleted after this time, in milliseconds.
@@ -64,7 +68,17 @@ enum StartDecision {
     NotBefore(UnixMillis),
 }
 
-/// The tokens that end the wait for a slot, and the clock that tells when it is due.
+/// What an attempt does about its start.
+enum StartWait {
+    /// It has started.
+    Started,
+    /// It has missed its reserved start.
+    Missed,
+    /// It waits in the queue until this time.
+    InQueue(UnixMillis),
+}
+
+/// The tokens that end the wait for a start, and the clock that tells when it is due.
 struct CancelTokens<'a>([&'a CancellationToken; 3], &'a Clock);
 
 impl CancelTokens<'_> {
@@ -108,7 +122,7 @@ impl StartLimiter {
         compiled: &CompiledPlan,
         index: usize,
     ) -> Result<Option<UnixMillis>> {
-        let AttemptContext { lease, claimed, run, cancel, .. } = attempt;
+        let AttemptContext { lease, slot, claimed, run, cancel, .. } = attempt;
         let known = &compiled.steps[index];
         let limited = known.step.rate_limit.as_ref().filter(|_| known.fan_out_spec(&claimed.step).is_none());
         let Some(limit) = limited else { return Ok(None) };
@@ -121,81 +135,107 @@ impl StartLimiter {
         // The key is stored as a digest, because its value may be long or secret.
         let rate = StartRate { key: hex::encode(Sha256::digest(key)), interval_ms: limit.interval_ms };
         let stops = CancelTokens([cancel, &self.draining, &lease.lost], self.db.clock());
-        // True after a missed slot: then a new slot is reserved.
+        // True after a missed start: then a new one is reserved.
         let mut late = false;
         loop {
             let taken = self.reserve_or_start(claimed, &rate, late).await;
-            let slot = match self.retry_if_db_down(taken, &stops).await? {
+            let start = match self.retry_if_db_down(taken, &stops).await? {
                 Some(StartDecision::Started) => return Ok(None),
-                Some(StartDecision::NotBefore(slot)) => slot,
+                Some(StartDecision::NotBefore(start)) => start,
                 None => continue,
             };
-            if slot > self.db.now() + MAX_IN_PLACE_WAIT_MS {
-                // Rounded down, so that the queue delivers the job before its slot.
-                return Ok(Some(slot - slot.rem_euclid(QUEUE_RESOLUTION_MS)));
+            if start > self.db.now() + MAX_WAIT_IN_MEMORY_MS {
+                return Ok(Some(floor_second(start)));
             }
-            stops.sleep_until(slot).await?;
-            if self.start_before_deadline(claimed, &rate, slot + MAX_START_DELAY_MS, &stops).await? {
-                return Ok(None);
+            match self.start_in_time(claimed, slot, &rate, start, &stops).await? {
+                StartWait::Started => return Ok(None),
+                StartWait::InQueue(until) => return Ok(Some(until)),
+                StartWait::Missed => late = true,
             }
-            late = true;
         }
     }
 
-    /// Reserves a slot unless the step has a valid one. Starts if the slot is due and the last start is old enough.
+    /// Reserves a start unless the step has a valid one. Starts if that is due and the last start is old enough.
     async fn reserve_or_start(&self, claimed: &StepClaim, rate: &StartRate, late: bool) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let taken = self.db.with_tx(async |tx| {
             let known = tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
             let now = tx.now();
-            let slot = match known.filter(|slot| !late && now <= slot + MAX_START_DELAY_MS) {
-                Some(slot) => slot,
-                None => tx.rate_limits().reserve_start(&rate.key, now, rate.interval_ms).await?,
-            };
-            if slot <= now && tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await?.is_none() {
-                tx.rate_limits().record_start(id, claim, now).await?;
+            let valid = known.filter(|start| !late && now <= start + MAX_START_DELAY_MS);
+            // A step that comes late may start if nobody else does. In a queue that is always late it would never start
+            // otherwise.
+            let came_late = known.is_some() && valid.is_none() && !late;
+            if came_late && try_start(tx, claimed, rate).await?.is_none() {
                 return Ok(TxOutcome::Commit(StartDecision::Started));
             }
-            tx.rate_limits().record_reserved_start(id, claim, slot).await?;
-            Ok(TxOutcome::Commit(StartDecision::NotBefore(slot)))
+            let start = match valid {
+                Some(start) => start,
+                None => tx.rate_limits().reserve_start(&rate.key, now, rate.interval_ms).await?,
+            };
+            if start <= now && try_start(tx, claimed, rate).await?.is_none() {
+                return Ok(TxOutcome::Commit(StartDecision::Started));
+            }
+            tx.rate_limits().record_reserved_start(id, claim, start).await?;
+            Ok(TxOutcome::Commit(StartDecision::NotBefore(start)))
         });
         taken.await
     }
 
-    /// Starts when the previous start is old enough. Returns false if that would be after the deadline.
-    async fn start_before_deadline(
+    /// Waits for a near start without a slot of the queue. Then the attempt starts when the previous start is old enough,
+    /// unless that would be too late.
+    async fn start_in_time(
         &self,
         claimed: &StepClaim,
+        slot: &JobSlot,
         rate: &StartRate,
-        deadline: UnixMillis,
+        start: UnixMillis,
         stops: &CancelTokens<'_>,
-    ) -> Result<bool> {
-        let lane = self.start_locks.lock_for_key(&rate.key);
-        let _turn = tokio::select! {
-            turn = lane.lock() => turn,
-            rested = stops.sleep_until(deadline) => return rested.map(|()| false),
+    ) -> Result<StartWait> {
+        let deadline = start + MAX_START_DELAY_MS;
+        let lock = self.start_locks.lock_for_key(&rate.key);
+        let turn = async {
+            stops.sleep_until(start).await?;
+            tokio::select! {
+                turn = lock.lock() => Ok(Some(turn)),
+                rested = stops.sleep_until(deadline) => rested.map(|()| None),
+            }
+        };
+        let _turn = match slot.wait_without_slot(turn, WORKER_PATIENCE).await? {
+            SlotWait::Done(Some(turn)) => turn,
+            SlotWait::Done(None) => return Ok(StartWait::Missed),
+            SlotWait::NoPlace | SlotWait::NoSlot => return Ok(self.wait_in_queue(start)),
         };
         loop {
             let tried = self.try_start_attempt(claimed, rate).await;
-            match self.retry_if_db_down(tried, stops).await? {
-                Some(StartDecision::Started) => return Ok(true),
-                Some(StartDecision::NotBefore(time)) if time > deadline => return Ok(false),
-                Some(StartDecision::NotBefore(time)) => stops.sleep_until(time).await?,
-                None => {}
+            let time = match self.retry_if_db_down(tried, stops).await? {
+                Some(StartDecision::Started) => return Ok(StartWait::Started),
+                Some(StartDecision::NotBefore(time)) => time,
+                None => continue,
+            };
+            if time > deadline {
+                return Ok(StartWait::Missed);
+            }
+            match slot.wait_without_slot(stops.sleep_until(time), WORKER_PATIENCE).await? {
+                SlotWait::Done(()) => {}
+                SlotWait::NoPlace | SlotWait::NoSlot => return Ok(self.wait_in_queue(time)),
             }
         }
+    }
+
+    /// Sends an attempt to the queue that cannot wait in memory. It comes back when its start is due, not earlier: it
+    /// would find the same again.
+    fn wait_in_queue(&self, start: UnixMillis) -> StartWait {
+        StartWait::InQueue(floor_second(start.max(self.db.now()) + QUEUE_RESOLUTION_MS))
     }
 
     async fn try_start_attempt(&self, claimed: &StepClaim, rate: &StartRate) -> Result<StartDecision> {
         let (id, claim) = (&claimed.step.id, claimed.step.claims);
         let tried = self.db.with_tx(async |tx| {
             tx.rate_limits().find_reserved_start(id, claim).await?.ok_or_else(stopped_error)?;
-            let now = tx.now();
-            if let Some(time) = tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await? {
-                return Ok(TxOutcome::Rollback(StartDecision::NotBefore(time)));
-            }
-            tx.rate_limits().record_start(id, claim, now).await?;
-            Ok(TxOutcome::Commit(StartDecision::Started))
+            Ok(match try_start(tx, claimed, rate).await? {
+                None => TxOutcome::Commit(StartDecision::Started),
+                Some(time) => TxOutcome::Rollback(StartDecision::NotBefore(time)),
+            })
         });
         tried.await
     }
@@ -216,12 +256,27 @@ impl StartLimiter {
     }
 }
 
-/// The error of an attempt that is stopped while it waits for its slot.
+/// Starts the attempt if the last start is old enough. `Some`: the earliest time for its start.
+async fn try_start(tx: &mut DbTx, claimed: &StepClaim, rate: &StartRate) -> Result<Option<UnixMillis>> {
+    let now = tx.now();
+    let refused = tx.rate_limits().try_start_now(&rate.key, now, rate.interval_ms).await?;
+    if refused.is_none() {
+        tx.rate_limits().record_start(&claimed.step.id, claimed.step.claims, now).await?;
+    }
+    Ok(refused)
+}
+
+/// The second in which a time lies. The queue delivers a job at the begin of a second.
+fn floor_second(time: UnixMillis) -> UnixMillis {
+    time - time.rem_euclid(QUEUE_RESOLUTION_MS)
+}
+
+/// The error of an attempt that is stopped while it waits for its start.
 fn stopped_error() -> Error {
     Error::new(codes::STEP_STOPPED, "the step was stopped before it started")
 }
 
-/// The error of an attempt that returns to the queue until its slot.
+/// The error of an attempt that returns to the queue until its start.
 pub(crate) fn rate_limited_error() -> Error {
     Error::new(codes::STEP_WAITS, "the step waits for its `rate_limit`")
 }

@@ -4,9 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::codes;
+use crate::{CallWaiter, codes};
 use afterload_core::error::{Error, Result};
 
 /// This many failures in a row open the breaker.
@@ -44,18 +43,18 @@ impl CircuitBreaker {
     /// # Errors
     /// `geo_provider_resting`, with the remaining time, if the breaker stays open longer than a step should wait;
     /// `step_stopped`.
-    pub async fn acquire(&self, name: &str, stop: &CancellationToken) -> Result<()> {
+    pub async fn acquire(&self, name: &str, waiter: &dyn CallWaiter) -> Result<()> {
         loop {
-            let at = self.reserve_call(Instant::now()).map_err(|rest| {
+            let now = Instant::now();
+            let at = self.reserve_call(now).map_err(|rest| {
                 Error::new(
                     codes::GEO_PROVIDER_RESTING,
                     format!("`{name}` is not asked for now, because it failed or asked for that"),
                 )
                 .with_retry_after(rest)
             })?;
-            tokio::select! {
-                () = tokio::time::sleep_until(at) => {}
-                () = stop.cancelled() => return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
+            if at > now {
+                waiter.wait(at - now).await?;
             }
             // Another call may have received a `Retry-After` during the wait.
             if self.allows_calls(Instant::now()) {
@@ -103,7 +102,20 @@ impl CircuitBreaker {
 
 #[cfg(test)]
 mod tests {
+    use futures::future::BoxFuture;
+
     use super::*;
+
+    struct Sleeper;
+
+    impl CallWaiter for Sleeper {
+        fn wait(&self, pause: Duration) -> BoxFuture<'_, Result<()>> {
+            Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            })
+        }
+    }
 
     #[tokio::test]
     async fn calls_keep_the_rate_limit() {
@@ -130,9 +142,8 @@ mod tests {
     async fn a_waiting_call_sees_a_pause_that_begins_later() {
         let (breaker, now) = (CircuitBreaker::new(None), Instant::now());
         breaker.record_failure(Some(Duration::from_millis(20)), now);
-        let stop = CancellationToken::new();
         // The call gets its slot before the longer pause begins.
-        let (entered, ()) = tokio::join!(breaker.acquire("one", &stop), async {
+        let (entered, ()) = tokio::join!(breaker.acquire("one", &Sleeper), async {
             breaker.record_failure(Some(Duration::from_secs(300)), now);
         });
         assert_eq!(entered.unwrap_err().code(), codes::GEO_PROVIDER_RESTING);

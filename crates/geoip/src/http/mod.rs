@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use self::circuit_breaker::CircuitBreaker;
-use super::{GeoHttpConfig, GeoRecord, HttpGet};
-use afterload_core::error::Result;
+use super::{CallWaiter, GeoHttpConfig, GeoRecord, HttpGet};
+use crate::codes;
+use afterload_core::error::{Error, Result};
 use afterload_core::secret::Secret;
 
 /// A web service for geo lookups.
@@ -51,12 +52,17 @@ impl GeoHttpService {
     }
 
     /// Looks up one address; waits and retries when the service asks for a short wait.
-    pub(super) async fn find_record(&self, ip: IpAddr, stop: &CancellationToken) -> Result<Option<GeoRecord>> {
+    pub(super) async fn find_record(
+        &self,
+        ip: IpAddr,
+        waiter: &dyn CallWaiter,
+        stop: &CancellationToken,
+    ) -> Result<Option<GeoRecord>> {
         loop {
-            self.breaker.acquire(&self.name, stop).await?;
+            self.breaker.acquire(&self.name, waiter).await?;
             let asked = tokio::select! {
                 asked = self.request_record(ip) => asked,
-                () = stop.cancelled() => continue,
+                () = stop.cancelled() => return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop")),
             };
             match asked {
                 Ok(answer) => {

@@ -13,6 +13,7 @@
 
 mod claim;
 mod dialect;
+mod job_slot;
 mod leases;
 mod listen;
 mod pause_gate;
@@ -46,6 +47,7 @@ use afterload_core::error::{Error, Result, Retryability};
 use afterload_metrics::QueueDepth;
 use dialect::QueueDialect;
 
+pub use job_slot::{JobSlot, SlotWait};
 pub use pause_gate::PauseGate;
 pub use worker::QueueWorkerSpec;
 
@@ -99,8 +101,9 @@ pub struct LockedJob {
     pub paused: bool,
 }
 
-/// Handles a job. It cannot fail: it returns when the job is acknowledged or rescheduled, or the lease is lost.
-pub type JobHandler = Arc<dyn Fn(Lease) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+/// Handles a job, which holds a slot of its queue. It cannot fail: it returns when the job is acknowledged or rescheduled,
+/// or the lease is lost.
+pub type JobHandler = Arc<dyn Fn(Lease, JobSlot) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// The job queue.
 pub struct JobQueue {

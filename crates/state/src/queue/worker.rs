@@ -14,9 +14,11 @@ use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::job_slot::QueueSlots;
 use super::{HEARTBEATS_PER_LEASE, JobHandler, JobQueue, Lease, PauseGate, StepJob, lock_mutex};
 
 /// How often a worker polls the queue by itself. Commits and [`JobQueue::wake_due_queues`] wake it earlier.
@@ -40,7 +42,9 @@ struct WorkerData {
     queue: Arc<JobQueue>,
     handler: JobHandler,
     /// The slots outlive the worker: it restarts after an error of the database while its jobs go on.
-    slots: Arc<Semaphore>,
+    slots: QueueSlots,
+    /// The tasks of the jobs. They outlive the worker, too.
+    jobs: TaskTracker,
 }
 
 /// Registers an active lease until it is dropped.
@@ -69,7 +73,8 @@ impl JobQueue {
         drain: Duration,
     ) {
         let QueueWorkerSpec { name: queue, concurrency, mut gate } = queue;
-        let work = WorkerData { queue: self.clone(), handler, slots: Arc::new(Semaphore::new(concurrency)) };
+        let slots = QueueSlots::new(concurrency);
+        let work = WorkerData { queue: self.clone(), handler, slots, jobs: TaskTracker::new() };
         while gate.wait_until_open(&stop).await {
             let (end, worker) = (stop.child_token(), self.new_worker_name(&queue));
             let working = self.run_worker_once(&queue, &worker, concurrency, work.clone(), end.clone(), drain);
@@ -92,9 +97,9 @@ impl JobQueue {
                 }
             }
         }
-        // The last worker does not wait for jobs of earlier workers, so wait for them here.
-        let idle = async { drop(work.slots.acquire_many(u32::try_from(concurrency).unwrap_or(u32::MAX)).await) };
-        drop(tokio::time::timeout(drain, idle).await);
+        // The last worker does not wait for jobs of earlier workers, nor for jobs that have left their slot.
+        work.jobs.close();
+        drop(tokio::time::timeout(drain, work.jobs.wait()).await);
         // A queue that nothing names any more leaves nothing behind, unless its next worker has started meanwhile.
         if !lock_mutex(&self.workers).contains_key(&queue) {
             lock_mutex(&self.wake_signals).remove(&queue);
@@ -179,14 +184,24 @@ async fn handle_job(
     let attempts = attempt.current() as i64 - 1;
     let (step_run, worker, lost) = (id.to_string(), worker.name().to_owned(), CancellationToken::new());
     let lease = Lease { step_run, worker, attempts, lost };
-    let _slot = work.slots.acquire().await?;
+    let Some(slot) = work.slots.acquire().await else { return Ok(()) };
     if !register_lease(&work.queue, &lease) {
         return Ok(());
     }
-    let hand = ActiveLease(work.queue.clone(), lease.clone());
-    if AssertUnwindSafe((work.handler)(lease)).catch_unwind().await.is_err() {
-        // The drop of the lease makes the job an orphan. The sweep releases it, and a worker fetches it again.
-        tracing::error!(step_run = hand.1.step_run, "a job handler panicked");
+    let active = ActiveLease(work.queue.clone(), lease.clone());
+    let (left, handler) = (slot.left(), work.handler.clone());
+    let job = work.jobs.spawn(async move {
+        if AssertUnwindSafe(handler(lease, slot.clone())).catch_unwind().await.is_err() {
+            // The drop of the lease makes the job an orphan. The sweep releases it, and a worker fetches it again.
+            tracing::error!(step_run = active.1.step_run, "a job handler panicked");
+        }
+        slot.end();
+        drop(active);
+    });
+    // The worker fetches another job once this one has ended or has left its slot.
+    tokio::select! {
+        _ = job => {}
+        () = left.cancelled() => {}
     }
     Ok(())
 }

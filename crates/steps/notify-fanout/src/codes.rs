@@ -7,7 +7,7 @@ use afterload_core::error::ErrorCode;
 pub(crate) use afterload_egress::codes::{
     EGRESS_BLOCKED, HTTP_BROKEN, HTTP_CLIENT_FAILED, HTTP_RATE_LIMITED, HTTP_TIMEOUT, HTTP_UNREACHABLE,
 };
-pub(crate) use afterload_mailer::codes::MAIL_INVALID_RECIPIENT;
+pub(crate) use afterload_mailer::codes::{MAIL_INVALID_RECIPIENT, MAIL_RATE_LIMITED};
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 pub(crate) use afterload_target_db::codes::{CHECKPOINT_INVALID, COLUMN_NOT_FOUND};
 

@@ -1,40 +1,38 @@
 //! Sends a mail to each recipient, from a template that reads the recipient's columns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::fields::EmailSpec;
 use super::per_recipient::{self, DeliveryError};
 use super::templates::{RecipientContext, TemplatePart};
 use crate::codes;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_mailer::{
-    MailAddress, MailContent, MailSendError, Mailer, MessageId, OutgoingMail, is_deferral_error, is_recipient_error,
+    MailAddress, MailContent, MailSendError, MailTurn, MailTurns, Mailer, MessageId, OutgoingMail, is_deferral_error,
+    is_recipient_error,
 };
 use afterload_pipeline::Templated;
-use afterload_step_api::{RunInfo, StepContext};
+use afterload_step_api::{RunInfo, StepContext, StepWaits};
 use afterload_target_db::Recipient;
 
 use super::recipients::recipient_key_text;
-
-/// Suspends the step if the server deferred a mail, unless the step has its own `retry`. Returns the error that the step
-/// must return.
-pub async fn suspend_deferred(ctx: &StepContext, mailer: &Mailer, error: Error) -> Result<Error> {
-    if ctx.step.own_retry || !is_deferral_error(&error) {
-        return Ok(error);
-    }
-    let suspended = ctx.suspend_for_retry(mailer.retry_delays()).await?;
-    Ok(suspended.unwrap_or_else(|| error.with_retryability(Retryability::Permanent)))
-}
 
 /// Delivers mails.
 pub struct EmailChannel {
     mailer: Mailer,
     run: RunInfo,
     key: String,
-    stop: CancellationToken,
+    turns: MailTurns,
+    waits: StepWaits,
+    /// The first turn of the mails that wait for theirs.
+    next_turn: Mutex<Option<UnixMillis>>,
+    /// True if the server has deferred a mail of this attempt.
+    has_deferred: AtomicBool,
     from: MailAddress,
     reply_to: Option<MailAddress>,
     personal: RecipientContext,
@@ -46,7 +44,7 @@ pub struct EmailChannel {
 
 impl EmailChannel {
     /// Resolves the parts that are the same for all recipients.
-    pub fn new(ctx: &StepContext, mailer: &Mailer, mut spec: EmailSpec) -> Result<Self> {
+    pub async fn new(ctx: &StepContext, mailer: &Mailer, mut spec: EmailSpec) -> Result<Self> {
         let text = |field: Option<Templated<String>>| field.map(Templated::into_value).transpose();
         let from = match text(spec.from.take())? {
             Some(from) => mailer.parse_sender(&from)?,
@@ -56,9 +54,64 @@ impl EmailChannel {
         let [subject, body, html] = [spec.subject.take(), spec.body.take(), spec.html.take()]
             .map(|text| text.map(|text| TemplatePart::new(json!(text))));
         let personal = RecipientContext::new(&ctx.expr_context, subject.iter().chain(&body).chain(&html));
-        let (mailer, run, key) = (mailer.clone(), ctx.run.clone(), ctx.step.key.clone());
-        let stop = ctx.stop.clone();
-        Ok(Self { mailer, run, key, stop, from, reply_to, personal, subject, body, html, spec })
+        let reserved = if mailer.has_rate_limits() { ctx.reserved_turns().await? } else { Value::Null };
+        Ok(Self {
+            mailer: mailer.clone(),
+            run: ctx.run.clone(),
+            key: ctx.step.key.clone(),
+            turns: MailTurns::new(mailer, reserved),
+            waits: ctx.waits.clone(),
+            next_turn: Mutex::default(),
+            has_deferred: AtomicBool::new(false),
+            from,
+            reply_to,
+            personal,
+            subject,
+            body,
+            html,
+            spec,
+        })
+    }
+
+    /// Suspends the step if mails wait for their turn. Suspends it also if the server deferred a mail, unless the step has
+    /// its own `retry`. Returns the error that the step must return.
+    pub async fn suspend(&self, ctx: &StepContext, error: Error) -> Result<Error> {
+        let (is_deferral, delays) = (is_deferral_error(&error), self.mailer.retry_delays());
+        let next_turn = self.next_turn().filter(|_| is_deferral || error.code() == codes::MAIL_RATE_LIMITED);
+        if let Some(turn) = next_turn {
+            // What was deferred is tried again with the mails that wait, but not too soon.
+            let delay = delays.first().filter(|_| self.has_deferred.load(Ordering::Relaxed)).copied();
+            return ctx.suspend_for_turn(turn, delay, self.turns.reservations().await).await;
+        }
+        if ctx.step.own_retry || !is_deferral {
+            return Ok(error);
+        }
+        let suspended = ctx.suspend_for_retry(delays).await?;
+        Ok(suspended.unwrap_or_else(|| error.with_retryability(Retryability::Permanent)))
+    }
+
+    /// Waits for the turn of a mail. Fails if its turn comes in another attempt.
+    async fn wait_for_turn(&self, to: &MailAddress) -> Result<(), DeliveryError> {
+        let time = match self.turns.take_turn(to, usize::MAX).await.map_err(DeliveryError::Channel)? {
+            MailTurn::Unlimited => return Ok(()),
+            MailTurn::Later(time) => time,
+            MailTurn::At(turn) => {
+                if self.waits.wait_until(turn.time()).await.map_err(DeliveryError::Channel)? {
+                    return Ok(());
+                }
+                turn.time()
+            }
+        };
+        let mut next = self.next_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Some(next.map_or(time, |next| next.min(time)));
+        Err(DeliveryError::Recipient(Error::new(
+            codes::MAIL_RATE_LIMITED,
+            format!("the mail to {to} waits for its turn"),
+        )))
+    }
+
+    fn next_turn(&self) -> Option<UnixMillis> {
+        *self.next_turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn build_content(&self, person: &Recipient, reason: &str) -> Result<MailContent, DeliveryError> {
@@ -111,6 +164,7 @@ impl per_recipient::DeliveryChannel for EmailChannel {
             codes::COLUMN_NOT_FOUND => DeliveryError::Channel(error),
             _ => DeliveryError::Recipient(error),
         })?;
+        self.wait_for_turn(&to).await?;
         let id = MessageId::for_recipient(&format!("{}/{}", self.key, recipient_key_text(person)), &to, &self.from);
         let mail = OutgoingMail {
             from: self.from.clone(),
@@ -123,13 +177,17 @@ impl per_recipient::DeliveryChannel for EmailChannel {
             run: self.run.id.clone(),
         };
         mail.check_pictures().map_err(DeliveryError::Channel)?;
-        self.mailer.wait_turn(&to, &self.stop).await.map_err(DeliveryError::Channel)?;
         let sent = self.mailer.send(&mail, &to, &id).await;
         sent.map_err(|(MailSendError::NotSent(error) | MailSendError::Unknown(error))| {
+            self.has_deferred.fetch_or(is_deferral_error(&error), Ordering::Relaxed);
             match is_recipient_error(&error) {
                 true => DeliveryError::Recipient(error),
                 false => DeliveryError::Channel(error),
             }
         })
+    }
+
+    fn must_wait(&self) -> bool {
+        self.next_turn().is_some()
     }
 }

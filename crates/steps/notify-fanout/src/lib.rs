@@ -46,7 +46,8 @@ const FOLLOW_REASON: &str = "follow";
 /// A mail that the server defers does not keep the others waiting. The step is then suspended and tries it again for about a
 /// day (`mail.retry_delays`); `defaults.retry` does not apply to it, the step's own `retry` does. Each attempt reads the
 /// people from the first chunk with a deferred mail on, and sends only what the delivery log lacks. A person whose address is
-/// refused is not asked again.
+/// refused is not asked again. While it waits for its turn under `mail.per_minute`, the step holds no worker, and its `timeout`
+/// does not run.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyFanout {
@@ -158,11 +159,11 @@ deliver:
                 table::insert_rows(&ctx, &audience, &row, self.chunk, self.parallel.unwrap_or(DEFAULT_WRITERS)).await
             }
             (None, Some(letter), None) => {
-                let channel = email::EmailChannel::new(&ctx, &deps.mailer, letter)?;
+                let channel = email::EmailChannel::new(&ctx, &deps.mailer, letter).await?;
                 let parallel = self.parallel.unwrap_or(DEFAULT_SENDERS);
                 let sent = per_recipient::deliver_to_each(&ctx, &audience, &channel, self.chunk, parallel).await;
                 match sent {
-                    Err(error) => Err(email::suspend_deferred(&ctx, &deps.mailer, error).await?),
+                    Err(error) => Err(channel.suspend(&ctx, error).await?),
                     sent => sent,
                 }
             }

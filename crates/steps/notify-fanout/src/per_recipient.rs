@@ -37,6 +37,11 @@ pub trait DeliveryChannel: Sync {
         let _ = people;
         std::future::ready(Ok(BTreeSet::new()))
     }
+
+    /// True if further pages have to wait for another attempt.
+    fn must_wait(&self) -> bool {
+        false
+    }
 }
 
 /// The reason why a delivery failed.
@@ -162,7 +167,7 @@ impl<C: DeliveryChannel> DeliveryRunner<'_, C> {
                 cursor.finished = over;
                 ctx.effect_log.mark_done(CURSOR_EFFECT_KEY, json!(cursor)).await?;
             }
-            if over {
+            if over || self.channel.must_wait() {
                 return Ok(());
             }
         }

@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::tally::{MailTally, Refusals};
 use super::unsubscribe::{PersonalMails, UnsubscribeRule};
 use super::{EmailSend, MailAddresses, NamedFiles, OnUncertain};
 use crate::codes;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::units;
 use afterload_mailer::{
-    CustomHeader, MailAddress, MailAttachment, MailContent, MailSendError, Mailer, MessageId, OutgoingMail,
-    is_deferral_error, is_recipient_error,
+    CustomHeader, MailAddress, MailAttachment, MailContent, MailSendError, MailTurn, MailTurns, Mailer, MessageId,
+    OutgoingMail, is_deferral_error, is_recipient_error,
 };
 use afterload_pipeline::Templated;
 use afterload_step_api::{
     EffectRecorder, EffectState, FileLinks, FileVerifier, ProgressCounts, ProgressReporter, ProgressUpdate, RunInfo,
+    StepWaits,
 };
 
 /// Every copy lists all recipients in `To` and `Cc`. Larger audiences use `notify.fanout`.
@@ -48,7 +49,15 @@ pub(super) struct MailJob<'a> {
     pub effects: &'a dyn EffectRecorder,
     pub first_attempt: bool,
     pub progress: &'a ProgressReporter,
-    pub stop: &'a CancellationToken,
+    pub turns: &'a MailTurns,
+    pub waits: &'a StepWaits,
+}
+
+/// What became of a copy in this attempt.
+enum CopyOutcome {
+    Sent,
+    /// Its turn comes at this time, in another attempt.
+    Waits(UnixMillis),
 }
 
 impl MailJob<'_> {
@@ -118,8 +127,8 @@ impl MailJob<'_> {
     ) -> Result<MailTally> {
         let mut refusals = Refusals::load(self.effects, self.first_attempt).await?;
         let (mut tally, mut unavailable) = (MailTally::default(), None);
-        for recipient in recipients {
-            if self.stop.is_cancelled() {
+        for (index, recipient) in recipients.iter().enumerate() {
+            if self.waits.stop.is_cancelled() {
                 return Err(Error::new(codes::STEP_STOPPED, "the step was asked to stop"));
             }
             let id = MessageId::for_recipient(self.key, recipient, &mail.from);
@@ -134,11 +143,16 @@ impl MailJob<'_> {
             }
             let own = personal.map(|personal| personal.write_for(recipient, mail)).transpose()?;
             let sent = match &unavailable {
-                None => self.send_copy(own.as_ref().unwrap_or(mail), recipient, &id, on_uncertain).await,
+                None => {
+                    let open = recipients[index..].iter().filter(|next| !suppressed.contains(&next.mailbox_key()));
+                    let wanted = count_of_domain(recipient, open);
+                    self.send_copy(own.as_ref().unwrap_or(mail), recipient, &id, on_uncertain, wanted).await
+                }
                 Some(error) => self.defer_copy(recipient, error).await,
             };
             match sent {
-                Ok(()) => tally.add_accepted(recipient, id),
+                Ok(CopyOutcome::Sent) => tally.add_accepted(recipient, id),
+                Ok(CopyOutcome::Waits(until)) => tally.add_waiting(until),
                 Err(error) if is_deferral_error(&error) => {
                     if error.code() == codes::MAIL_SERVER_UNAVAILABLE {
                         unavailable.get_or_insert_with(|| error.clone());
@@ -152,6 +166,10 @@ impl MailJob<'_> {
                 Err(error) => return Err(error),
             }
             self.report_progress(&tally, recipients.len());
+        }
+        // The next attempt is not the first one any more. After a retry by a person it must not find older refusals.
+        if self.first_attempt && tally.is_unfinished() {
+            refusals.store().await?;
         }
         Ok(tally)
     }
@@ -183,31 +201,36 @@ impl MailJob<'_> {
     }
 
     /// Asks the server nothing, because it cannot be reached. An earlier attempt may have sent this copy.
-    async fn defer_copy(&self, recipient: &MailAddress, unavailable: &Error) -> Result<()> {
+    async fn defer_copy(&self, recipient: &MailAddress, unavailable: &Error) -> Result<CopyOutcome> {
         match self.effects.effect_state(&effect_key(recipient)).await? {
-            EffectState::Done(_) => Ok(()),
+            EffectState::Done(_) => Ok(CopyOutcome::Sent),
             EffectState::New | EffectState::Uncertain => Err(unavailable.clone()),
         }
     }
 
-    /// Sends one copy, unless the effect log shows that an earlier attempt sent it.
+    /// Sends one copy, unless the effect log shows that an earlier attempt sent it. `wanted` is how many copies for its
+    /// domain are left.
     async fn send_copy(
         &self,
         mail: &OutgoingMail,
         recipient: &MailAddress,
         id: &MessageId,
         on_uncertain: OnUncertain,
-    ) -> Result<()> {
+        wanted: usize,
+    ) -> Result<CopyOutcome> {
         let key = effect_key(recipient);
         // Wait before the effect begins, because a stop while waiting must not leave it uncertain. A copy that is
-        // already sent takes no slot.
-        if self.mailer.is_rate_limited(recipient)
-            && !matches!(self.effects.effect_state(&key).await?, EffectState::Done(_))
-        {
-            self.mailer.wait_turn(recipient, self.stop).await?;
+        // already sent takes no turn.
+        if self.mailer.is_rate_limited(recipient) {
+            if let EffectState::Done(_) = self.effects.effect_state(&key).await? {
+                return Ok(CopyOutcome::Sent);
+            }
+            if let Some(until) = self.wait_for_turn(recipient, wanted).await? {
+                return Ok(CopyOutcome::Waits(until));
+            }
         }
         match (self.effects.begin_effect(&key).await?, on_uncertain) {
-            (EffectState::Done(_), _) => return Ok(()),
+            (EffectState::Done(_), _) => return Ok(CopyOutcome::Sent),
             (EffectState::Uncertain, OnUncertain::Hold) => {
                 let message = format!("nobody knows whether the mail `{id}` to `{recipient}` has left");
                 return Err(Error::new(codes::MAIL_UNCERTAIN, message));
@@ -215,12 +238,27 @@ impl MailJob<'_> {
             (EffectState::New, _) | (EffectState::Uncertain, OnUncertain::Resend) => {}
         }
         match self.mailer.send(mail, recipient, id).await {
-            Ok(()) => self.effects.mark_done(&key, json!({ "message_id": id.to_string() })).await,
+            Ok(()) => {
+                self.effects.mark_done(&key, json!({ "message_id": id.to_string() })).await?;
+                Ok(CopyOutcome::Sent)
+            }
             Err(MailSendError::NotSent(error)) => {
                 self.effects.mark_not_done(&key).await?;
                 Err(error)
             }
             Err(MailSendError::Unknown(error)) => Err(error),
+        }
+    }
+
+    /// Waits for the turn of a mail. `Some`: its turn comes at this time, in another attempt.
+    async fn wait_for_turn(&self, recipient: &MailAddress, wanted: usize) -> Result<Option<UnixMillis>> {
+        match self.turns.take_turn(recipient, wanted).await? {
+            MailTurn::Unlimited => Ok(None),
+            MailTurn::Later(time) => Ok(Some(time)),
+            MailTurn::At(turn) => {
+                let waited = self.waits.wait_until(turn.time()).await?;
+                Ok((!waited).then_some(turn.time()))
+            }
         }
     }
 
@@ -270,6 +308,11 @@ fn build_content(
         return Err(Error::new(codes::WITH_INVALID, "the mail has no text"));
     }
     MailContent::from_texts(subject.unwrap_or_default(), body, html, links)
+}
+
+/// How many of these recipients share a domain with the first one.
+fn count_of_domain<'a>(first: &MailAddress, recipients: impl Iterator<Item = &'a MailAddress>) -> usize {
+    recipients.filter(|recipient| recipient.domain().eq_ignore_ascii_case(first.domain())).count()
 }
 
 /// The key of one copy in the effect log.

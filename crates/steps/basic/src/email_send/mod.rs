@@ -18,7 +18,8 @@ pub use unsubscribe::{Unsubscribe, UnsubscribeSettings};
 use afterload_core::error::{Result, Retryability};
 use afterload_core::units::HumanDuration;
 use afterload_mailer::{
-    CustomHeader, Mailer, TextFields, check_address, check_sender, check_text, find_content_ids, is_content_id,
+    CustomHeader, MailTurns, Mailer, TextFields, check_address, check_sender, check_text, find_content_ids,
+    is_content_id,
 };
 use afterload_pipeline::{EncodedField, Templated, Validator, fill_html_template};
 use afterload_step_api::{Step, StepContext};
@@ -32,6 +33,8 @@ use afterload_step_api::{Step, StepContext};
 ///
 /// An address that is suppressed gets no mail and is counted as `suppressed`: with `unsubscribe` one that unsubscribed from the
 /// list, and always one whose mails come back or that complained. A step that sends to nobody else succeeds.
+///
+/// While it waits for its turn under `mail.per_minute`, the step holds no worker, and its `timeout` does not run.
 ///
 /// Its progress counts `mails`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -171,6 +174,8 @@ inline: { photo: "${{ params.photo }}" }
     async fn run(mut self, ctx: StepContext, mailer: Mailer) -> Result<EmailSendOutputs> {
         let (attached, inline) = (std::mem::take(&mut self.attach), std::mem::take(&mut self.inline));
         let attachments = attachments::read_attachments(attached, inline, &ctx, &mailer).await?;
+        let reserved = if mailer.has_rate_limits() { ctx.reserved_turns().await? } else { Value::Null };
+        let turns = MailTurns::new(&mailer, reserved);
         let post = deliver::MailJob {
             mailer: &mailer,
             run: &ctx.run,
@@ -180,9 +185,14 @@ inline: { photo: "${{ params.photo }}" }
             effects: ctx.effect_log.as_ref(),
             first_attempt: ctx.is_first_attempt(),
             progress: &ctx.progress,
-            stop: &ctx.stop,
+            turns: &turns,
+            waits: &ctx.waits,
         };
         let tally = post.send_mail(self, attachments).await?;
+        if let Some(turn) = tally.next_turn() {
+            let deferred = tally.first_deferral().and(mailer.retry_delays().first()).copied();
+            return Err(ctx.suspend_for_turn(turn, deferred, turns.reservations().await).await?);
+        }
         if tally.first_deferral().is_none() || ctx.step.own_retry {
             return tally.into_outputs();
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::EmailSendOutputs;
 use crate::codes;
+use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_mailer::{MailAddress, MessageId};
 use afterload_step_api::{EffectRecorder, EffectState};
@@ -21,6 +22,8 @@ pub(super) struct MailTally {
     deferred: Vec<(MailAddress, Error)>,
     failed: Vec<(MailAddress, Error)>,
     suppressed: Vec<MailAddress>,
+    /// The first turn of the copies that wait for theirs.
+    next_turn: Option<UnixMillis>,
 }
 
 impl MailTally {
@@ -42,6 +45,21 @@ impl MailTally {
 
     pub(super) fn suppressed_count(&self) -> u64 {
         self.suppressed.len() as u64
+    }
+
+    /// Adds a recipient whose turn comes at this time.
+    pub(super) fn add_waiting(&mut self, turn: UnixMillis) {
+        self.next_turn = Some(self.next_turn.map_or(turn, |next| next.min(turn)));
+    }
+
+    /// The first turn of the copies that wait for theirs.
+    pub(super) fn next_turn(&self) -> Option<UnixMillis> {
+        self.next_turn
+    }
+
+    /// True if some copies are for another attempt.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.next_turn.is_some() || !self.deferred.is_empty()
     }
 
     pub(super) fn accepted_count(&self) -> u64 {
@@ -144,5 +162,15 @@ impl<'a> Refusals<'a> {
         self.known.insert(recipient.mailbox_key(), refusal);
         self.effects.begin_effect(REFUSALS_EFFECT_KEY).await?;
         self.effects.mark_done(REFUSALS_EFFECT_KEY, json!(self.known)).await
+    }
+
+    /// Replaces the stored refusals by those of this attempt.
+    pub(super) async fn store(&self) -> Result<()> {
+        match self.effects.effect_state(REFUSALS_EFFECT_KEY).await? {
+            EffectState::New => Ok(()),
+            EffectState::Uncertain | EffectState::Done(_) => {
+                self.effects.mark_done(REFUSALS_EFFECT_KEY, json!(self.known)).await
+            }
+        }
     }
 }

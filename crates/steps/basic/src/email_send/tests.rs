@@ -14,11 +14,15 @@ use super::test_suppressions::Suppressed;
 use super::*;
 use crate::codes;
 use afterload_core::clock::Clock;
-use afterload_mailer::{MailAttachment, MailConfig, MailLimits, Mailer, MailerOptions, RateSlots};
+use afterload_mailer::{
+    GrantedTurns, MAX_TURN_LEAD_MS, MailAttachment, MailConfig, MailLimits, Mailer, MailerOptions, RateSlots,
+    TurnRequest,
+};
 use afterload_metrics::Metrics;
 use afterload_pipeline::ValidationContext;
 use afterload_spanned_yaml::Diagnostic;
-use afterload_step_api::{EffectRecorder, EffectState, ProgressReporter, RunInfo};
+use afterload_step_api::codes::STEP_SUSPENDED;
+use afterload_step_api::{EffectRecorder, EffectState, ProgressReporter, RunInfo, StepWaits, WorkerSlot};
 
 /// An effect log in memory. `lost` forgets the outcome of a started effect, as a crash does.
 #[derive(Default)]
@@ -102,6 +106,8 @@ impl Desk {
         };
         let (progress, reports) = ProgressReporter::new_channel();
         let verifier = verifier_of_links(&run.id, &with);
+        let turns = MailTurns::new(&self.mailer, Value::Null);
+        let waits = StepWaits { clock: Clock::system(), worker: Arc::new(IdleWorker), stop: self.stop.clone() };
         let post = MailJob {
             mailer: &self.mailer,
             run: &run,
@@ -111,9 +117,14 @@ impl Desk {
             effects,
             first_attempt: true,
             progress: &progress,
-            stop: &self.stop,
+            turns: &turns,
+            waits: &waits,
         };
-        let sent = post.send_mail(serde_json::from_value(with).unwrap(), files).await?.into_outputs()?;
+        let tally = post.send_mail(serde_json::from_value(with).unwrap(), files).await?;
+        if tally.next_turn().is_some() {
+            return Err(afterload_core::error::Error::new(STEP_SUSPENDED, "the step waits"));
+        }
+        let sent = tally.into_outputs()?;
         let last = reports.borrow().clone();
         let all = sent.sent + sent.suppressed;
         assert_eq!((last.done, last.total, last.unit.as_str()), (all, Some(all), "mails"));
@@ -144,24 +155,41 @@ fn options(folder: &Path) -> MailerOptions {
     }
 }
 
-/// The next free slot of each key, in memory.
+/// A worker with nothing else to do. Each wait is over at once.
+struct IdleWorker;
+
+impl WorkerSlot for IdleWorker {
+    fn wait_without_worker(
+        &self,
+        _: std::time::Duration,
+        _: std::time::Duration,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        Box::pin(async { true })
+    }
+}
+
+/// The next free turn of each key, in memory.
 #[derive(Default)]
 struct Slots(Mutex<HashMap<String, i64>>);
 
 impl Slots {
-    /// Returns the time of the next slot of a domain.
+    /// Returns the time of the next turn of a domain.
     fn next(&self, domain: &str) -> i64 {
         self.0.lock().unwrap().get(&format!("mail:{domain}")).copied().unwrap_or_default()
     }
 }
 
 impl RateSlots for Slots {
-    fn take_slot<'a>(&'a self, key: &'a str, interval: i64) -> Answer<i64> {
-        let mut slots = self.0.lock().unwrap();
-        let next = slots.entry(key.to_owned()).or_default();
-        let slot = (*next).max(Clock::system().now());
-        *next = slot + interval;
-        Box::pin(async move { Ok(slot) })
+    fn take_turns<'a>(&'a self, request: TurnRequest<'a>) -> Answer<GrantedTurns> {
+        let (mut slots, now) = (self.0.lock().unwrap(), Clock::system().now());
+        let next = slots.entry(request.key.to_owned()).or_default();
+        let first = (*next).max(now);
+        *next = first + i64::from(request.count) * request.interval;
+        let granted = match first > now + MAX_TURN_LEAD_MS {
+            true => GrantedTurns::Reserved(first),
+            false => GrantedTurns::Taken(first),
+        };
+        Box::pin(async move { Ok(granted) })
     }
 }
 
@@ -236,7 +264,7 @@ async fn failed_write_leaves_no_effect_and_can_be_retried() {
 }
 
 #[tokio::test]
-async fn sent_mail_takes_no_rate_slot_and_waiting_mail_is_not_uncertain() {
+async fn sent_mail_takes_no_turn_and_waiting_mail_is_not_uncertain() {
     let (mut desk, slots) = Desk::paced();
     let effects = Memory::default();
     let with = |to: &str| json!({ "to": to, "subject": "Hello", "body": "Text", "on_uncertain": "hold" });
@@ -245,22 +273,15 @@ async fn sent_mail_takes_no_rate_slot_and_waiting_mail_is_not_uncertain() {
     assert!(turn > Clock::system().now());
     desk.send(with("a@one.example"), &effects).await.unwrap();
     assert_eq!(slots.next("one.example"), turn, "the second attempt sent nothing, and waited for nothing");
-    // Another domain does not wait for the first one. The next mail to the first domain waits until the step is
-    // stopped.
-    desk.send(with("a@two.example"), &effects).await.unwrap();
-    let waiting = desk.send(with("b@one.example"), &effects);
-    let stopping = async {
-        while slots.next("one.example") == turn {
-            tokio::task::yield_now().await;
-        }
-        desk.stop.cancel();
-    };
-    let (waited, ()) = tokio::join!(waiting, stopping);
-    assert_eq!(waited.unwrap_err().code(), codes::STEP_STOPPED);
+    // Another domain does not wait for the first one. The next mail to the first domain waits for another attempt.
+    let mut both = with("b@one.example");
+    both["cc"] = json!("a@two.example");
+    let waiting = desk.send(both, &effects).await.unwrap_err();
+    assert_eq!(waiting.code(), STEP_SUSPENDED);
+    assert!(slots.next("one.example") > turn, "its turn is reserved");
     assert_eq!((desk.mails().len(), effects.known.lock().unwrap().len()), (2, 2), "it was not begun");
     // Without a rate limit the same recipient gets the mail: the effect was never begun, so `hold` does not hold it.
     desk.mailer = Mailer::new(&options(desk.folder.path()), Clock::system()).unwrap();
-    desk.stop = CancellationToken::new();
     desk.send(with("b@one.example"), &effects).await.unwrap();
     assert_eq!(desk.mails().len(), 3);
 }

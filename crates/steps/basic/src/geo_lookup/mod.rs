@@ -5,7 +5,9 @@ mod rows;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +15,7 @@ use serde_json::Value;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_core::units::HumanDuration;
-use afterload_geoip::{self as geo, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
+use afterload_geoip::{self as geo, CallWaiter, GeoLocator, GeoProvider, GeoRecord, ProviderChain};
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{ProgressUpdate, Step, StepContext};
 use afterload_target_db::{
@@ -180,7 +182,8 @@ local: { country: nowhere, city: office }
         match (self.ip, self.ips, self.rows, self.into) {
             (Some(ip), None, None, None) => {
                 let ip = parse_address(&ip.into_value()?)?;
-                let answer = deps.geo.find_records(&chain, &[ip], &ctx.stop).await?.pop().flatten();
+                let answer =
+                    deps.geo.find_records(&chain, &[ip], (&StepWaiter(&ctx), &ctx.stop)).await?.pop().flatten();
                 let found = u64::from(answer.is_some());
                 let answer = record_with_ip(ip, answer);
                 report_progress(&ctx, 1);
@@ -232,6 +235,15 @@ impl GeoLookup {
     }
 }
 
+/// Waits for the calls of a step, which holds no worker meanwhile.
+struct StepWaiter<'a>(&'a StepContext);
+
+impl CallWaiter for StepWaiter<'_> {
+    fn wait(&self, pause: Duration) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.0.waits.pause_for(pause))
+    }
+}
+
 /// Looks up the addresses of a list. An item that is no address is answered with the reason.
 async fn locate_addresses(
     ctx: &StepContext,
@@ -241,7 +253,7 @@ async fn locate_addresses(
 ) -> Result<GeoLookupOutputs> {
     let parsed: Vec<Result<IpAddr>> = items.iter().map(parse_item).collect();
     let ips: Vec<IpAddr> = parsed.iter().flatten().copied().collect();
-    let records = geo.find_records(chain, &ips, &ctx.stop).await?;
+    let records = geo.find_records(chain, &ips, (&StepWaiter(ctx), &ctx.stop)).await?;
     let found = records.iter().flatten().count() as u64;
     let (valid, all) = (ips.len() as u64, items.len() as u64);
     // There is one record for each address, in the same order.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{FillTarget, GeoLookupDeps, GeoLookupOutputs, LookupRows};
+use super::{FillTarget, GeoLookupDeps, GeoLookupOutputs, LookupRows, StepWaiter};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_geoip::{self as geo, GeoField, GeoRecord, ProviderChain};
@@ -178,7 +178,7 @@ async fn resolve_addresses(
     let invalid = (addresses.len() - distinct.len()) as u64;
     distinct.sort_unstable();
     distinct.dedup();
-    let answers = deps.geo.find_records(chain, &distinct, &ctx.stop).await?;
+    let answers = deps.geo.find_records(chain, &distinct, (&StepWaiter(ctx), &ctx.stop)).await?;
     let known = |(row, ip): (usize, &Option<IpAddr>)| {
         let ip = (*ip)?;
         let place = distinct.binary_search(&ip).ok()?;

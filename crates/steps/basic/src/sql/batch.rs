@@ -47,7 +47,8 @@ pub struct SqlBatch {
     #[serde(default = "default_chunk_rows")]
     #[schemars(range(min = 1, max = 100_000))]
     chunk: u64,
-    /// The pause between two chunks, in which others get their turn.
+    /// The pause between two chunks, in which others get their turn. The step holds no worker meanwhile, and its `timeout`
+    /// does not run.
     #[serde(default = "default_pause")]
     pause: HumanDuration,
     /// The most chunks; without it the step goes on until the statement touches nothing.
@@ -78,6 +79,9 @@ struct SqlBatchCursor {
     total: Option<u64>,
     after: Value,
     finished: bool,
+    /// How many rows the last chunk was to have; 0 before the first one.
+    #[serde(default)]
+    chunk_rows: u64,
 }
 
 impl Step for SqlBatch {
@@ -189,9 +193,13 @@ impl SqlBatch {
         let goes_on =
             |cursor: &SqlBatchCursor| !cursor.finished && self.max_chunks.is_none_or(|most| cursor.chunks < most);
         let in_order = command.has_parameter(AFTER_PARAM);
-        let mut size = batch_sizer::first_chunk_rows(self.chunk);
+        let mut size = match cursor.chunk_rows {
+            0 => batch_sizer::first_chunk_rows(self.chunk),
+            rows => rows.min(self.chunk),
+        };
         while goes_on(cursor) {
             ctx.check_stopped()?;
+            cursor.chunk_rows = size;
             let mut values = self.bind.clone();
             values.insert(LIMIT_PARAM.into(), size.into());
             values.insert(AFTER_PARAM.into(), cursor.after.clone());
@@ -209,13 +217,19 @@ impl SqlBatch {
             cursor.report_progress(ctx);
             size = batch_sizer::next_chunk_rows(size, effect.lock_duration, self.chunk);
             if goes_on(cursor) {
-                tokio::select! {
-                    () = tokio::time::sleep(self.pause.0) => {}
-                    () = ctx.stop.cancelled() => {}
-                }
+                self.pause_between_chunks(ctx, fence.is_some()).await?;
             }
         }
         Ok(())
+    }
+
+    /// Pauses without holding a worker. A long pause suspends the step, if its cursor is stored.
+    async fn pause_between_chunks(&self, ctx: &StepContext, keeps_cursor: bool) -> Result<()> {
+        if !keeps_cursor {
+            return ctx.waits.pause_for(self.pause.0).await;
+        }
+        let until = ctx.clock.now().saturating_add(self.pause.as_millis());
+        if ctx.waits.wait_until(until).await? { Ok(()) } else { Err(ctx.suspend_until(until)) }
     }
 }
 
