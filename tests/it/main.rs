@@ -13,6 +13,7 @@ mod engine;
 mod error_codes;
 mod for_each;
 mod geo;
+mod hand_over;
 mod hostile;
 mod house;
 mod http;

@@ -189,6 +189,31 @@ impl Db {
         self.with_tx(async |tx| Ok(TxOutcome::Commit(tx.execute(sql, args).await?))).await
     }
 
+    /// Runs a statement that changes rows, and reads what it returns. On PostgreSQL its commit does not wait for the disk;
+    /// see [`Self::fetch_pool`]. On SQLite it shares a commit.
+    pub(super) async fn change_unsynced<T>(
+        &self,
+        sql: &str,
+        args: &[SqlArg],
+        read: impl Fn(&DbRow) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        match &self.backend {
+            DbBackend::Sqlite { write, group, .. } => {
+                group
+                    .with_tx(write, &self.clock, async |tx| {
+                        let rows: Vec<T> = tx.fetch(sql, args).await?.iter().map(&read).collect::<Result<_>>()?;
+                        // Nothing has changed, so there is nothing to wait for.
+                        Ok(if rows.is_empty() { TxOutcome::Rollback(rows) } else { TxOutcome::Commit(rows) })
+                    })
+                    .await
+            }
+            DbBackend::Postgres { fetch_pool, .. } => {
+                let rows = bind_query!(sql.to_owned(), args).fetch_all(fetch_pool).await?;
+                rows.into_iter().map(|row| read(&DbRow::from(row))).collect()
+            }
+        }
+    }
+
     /// Reads rows without waiting for writers.
     pub async fn fetch(&self, sql: &str, args: &[SqlArg]) -> Result<Vec<DbRow>> {
         Ok(match &self.backend {

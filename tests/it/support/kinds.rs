@@ -47,6 +47,9 @@ pub struct TestStep {
     /// Wait for the stop before ending.
     #[serde(default)]
     wait: bool,
+    /// Wait for the stop, and then succeed.
+    #[serde(default)]
+    ends_with_stop: bool,
     /// Never end and never look at the stop.
     #[serde(default)]
     hang: bool,
@@ -124,6 +127,9 @@ impl Step for TestStep {
         if self.wait {
             ctx.stop.cancelled().await;
             ctx.check_stopped()?;
+        }
+        if self.ends_with_stop {
+            ctx.stop.cancelled().await;
         }
         if self.hang {
             std::future::pending::<()>().await;

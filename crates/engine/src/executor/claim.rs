@@ -126,7 +126,7 @@ impl StepClaimer {
             let ending = stopped_end(stop);
             self.queue.acknowledge_job(tx, lease).await?;
             tx.claims().end(&lease.step_run, claimed.step.claims, None, &ending).await?;
-            let moves = self.follow_up.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled).await?;
+            let moves = self.follow_up.advance_after_step(tx, &run, &claimed.step, StepStatus::Cancelled, None).await?;
             return Ok(ClaimOutcome::Ended(Box::new((run, moves))));
         }
         // A process runs one crashed step at a time, so that another crash does not count against healthy steps.

@@ -12,6 +12,7 @@ use crate::lifecycle::advance::{StepAdvancer, Transition};
 use crate::run_errors::error_to_json;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::{OnRunConflict, PipelinePlan};
+use afterload_state::queue::Lease;
 use afterload_state::{DbTx, RunRecord, RunStatus};
 
 /// The maximum number of runs that one transaction admits. The reconciler admits the rest.
@@ -41,7 +42,7 @@ impl Admission {
         plan: &PipelinePlan,
         asked: AdmissionKind,
     ) -> Result<Transition> {
-        let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run).await };
+        let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run, None).await };
         if run.run_at.is_some_and(|time| time > tx.now()) {
             tx.concurrency().set_waiting(&run.id, place, false).await?;
             return Ok(Transition::default());
@@ -63,12 +64,13 @@ impl Admission {
         Ok(moves)
     }
 
-    /// Advances the steps of a run. If the run ends, the next waiting runs get its slot.
-    pub(crate) async fn advance_run(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
-        let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run).await };
+    /// Advances the steps of a run. If the run ends, the next waiting runs get its slot. `heir` is the lease of a step that
+    /// ends in this transaction, if its worker may take over the next step of the run.
+    pub(crate) async fn advance_run(&self, tx: &mut DbTx, run: &RunRecord, heir: Option<&Lease>) -> Result<Transition> {
+        let Some(place) = &run.concurrency_slot else { return self.steps.advance_steps(tx, run, heir).await };
         match (place.waiting_since, run.cancel_requested_at) {
             (None, _) => {
-                let mut moves = self.steps.advance_steps(tx, run).await?;
+                let mut moves = self.steps.advance_steps(tx, run, heir).await?;
                 if moves.ended.is_some() {
                     tx.concurrency().lock_key(&place.key).await?;
                     moves.admitted = self.admit_waiting(tx, &place.key).await?;
@@ -90,7 +92,7 @@ impl Admission {
         while released.len() < MAX_ADMITTED_PER_TX
             && let Some(run) = tx.concurrency().admit_next(key).await?
         {
-            let moves = match self.steps.advance_steps(tx, &run).await {
+            let moves = match self.steps.advance_steps(tx, &run, None).await {
                 Err(error) if is_unreadable_definition(&error) => fail_unreadable_run(tx, &run, &error).await?,
                 moves => moves?,
             };

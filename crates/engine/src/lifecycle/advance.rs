@@ -17,8 +17,8 @@ use afterload_core::redactor::Redactor;
 use afterload_core::units::HumanDuration;
 use afterload_metrics::Metrics;
 use afterload_pipeline::{ExprContext, resolve_to_text};
-use afterload_state::queue::{JobQueue, NewJob};
-use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord};
+use afterload_state::queue::{HandedStep, JobQueue, Lease, NewJob};
+use afterload_state::{DbTx, RunRecord, RunStatus, StepRecord, StepStatus};
 
 /// The effects of a transaction on a run. [`TransitionPublisher`] publishes them after the commit.
 #[derive(Default)]
@@ -31,16 +31,19 @@ pub(crate) struct Transition {
     pub notify: bool,
     /// Runs that waited for a slot and start now, each with its own transition.
     pub admitted: Vec<(RunRecord, Transition)>,
+    /// The step that the worker of the ended one has taken over.
+    pub handed: Option<HandedStep>,
 }
 
 impl Transition {
     /// Adds a later transition of the same run.
     pub fn merge(&mut self, more: Self) {
-        let Self { queues_to_wake: wake, ended, notify, admitted: released } = more;
+        let Self { queues_to_wake: wake, ended, notify, admitted: released, handed } = more;
         self.queues_to_wake.extend(wake);
         self.ended = self.ended.or(ended);
         self.notify |= notify;
         self.admitted.extend(released);
+        self.handed = self.handed.take().or(handed);
     }
 }
 
@@ -58,7 +61,7 @@ impl TransitionPublisher {
     /// Publishes a transition. Call it after the commit, so that nobody sees uncommitted state.
     pub(crate) fn after_commit(&self, run: &RunRecord, moves: &Transition) {
         self.watches.publish_run_change(run);
-        moves.queues_to_wake.iter().for_each(|queue| self.queue.wake_queue(queue));
+        moves.queues_to_wake.iter().for_each(|queue| self.queue.announce_jobs(queue));
         if moves.notify {
             self.notification_due.notify_one();
         }
@@ -79,8 +82,14 @@ pub(crate) struct StepAdvancer {
 }
 
 impl StepAdvancer {
-    /// Advances the steps of an active run. Waiting runs are admitted by [`crate::lifecycle::admit::Admission`].
-    pub(crate) async fn advance_steps(&self, tx: &mut DbTx, run: &RunRecord) -> Result<Transition> {
+    /// Advances the steps of an active run. Waiting runs are admitted by [`crate::lifecycle::admit::Admission`]. `heir` is
+    /// the lease of a step that ends in this transaction, if its worker may take over the next step.
+    pub(crate) async fn advance_steps(
+        &self,
+        tx: &mut DbTx,
+        run: &RunRecord,
+        heir: Option<&Lease>,
+    ) -> Result<Transition> {
         let compiled = self.plans.load_plan_in(tx, &run.digest).await?;
         let mut steps = tx.steps().list(&run.id).await?;
         let mut nodes = step_nodes(&compiled, &steps);
@@ -99,7 +108,7 @@ impl StepAdvancer {
             }
             Ok(holds)
         });
-        let (mut wake, now) = (Vec::new(), tx.now());
+        let (mut wake, mut handed, now) = (Vec::new(), None, tx.now());
         for (index, change) in &advance.changes {
             let error = match change {
                 StepChange::Fail(error) => Some(error_to_json(&self.redactor.redact_error(error.clone()))),
@@ -109,6 +118,16 @@ impl StepAdvancer {
             let due_at = matches!(change, StepChange::Queue)
                 .then(|| step_due_at(run, delays.get(index).copied(), now))
                 .flatten();
+            let starts_now = matches!(change, StepChange::Queue)
+                && due_at.is_none()
+                && compiled.steps[*index].step.rate_limit.is_none();
+            if let Some(lease) = heir.filter(|_| starts_now && handed.is_none()) {
+                handed = self.queue.hand_over(tx, lease, step).await?;
+                if handed.is_some() {
+                    step.status = StepStatus::Running;
+                    continue;
+                }
+            }
             tx.steps().release(&step.id, change.target_status(), error.as_ref(), due_at).await?;
             step.status = change.target_status();
             step.error = error;
@@ -125,7 +144,7 @@ impl StepAdvancer {
             Some(status) => tx.runs().finish(&run.id, status).await?,
             None => false,
         };
-        Ok(Transition { queues_to_wake: wake, ended: advance.ended, notify, admitted: Vec::new() })
+        Ok(Transition { queues_to_wake: wake, ended: advance.ended, notify, admitted: Vec::new(), handed })
     }
 }
 

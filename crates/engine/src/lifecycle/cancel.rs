@@ -174,7 +174,7 @@ impl Canceller {
             return Ok(());
         }
         // Items that never start end their step here. Running items do it when they have stopped.
-        let mut moves = self.follow_up.admission.advance_run(&mut tx, &run).await?;
+        let mut moves = self.follow_up.admission.advance_run(&mut tx, &run, None).await?;
         let fanned_out = |step: &StepRecord| can_be_ended(step, stop) && step.item_counts.is_some();
         for step in tx.steps().list_idle(id).await?.into_iter().filter(fanned_out) {
             let more = self.follow_up.cancel_items(&mut tx, &run, &step).await?;

@@ -99,7 +99,7 @@ impl DeadlineEnforcer {
         stored["step"] = step.into();
         tx.deadlines().mark_timed_out(id, &stored).await?;
         let run = into_timed_out(run, stored, tx.now());
-        let moves = match self.admission.advance_run(&mut tx, &run).await {
+        let moves = match self.admission.advance_run(&mut tx, &run, None).await {
             Err(error) if is_unreadable_definition(&error) => admit::fail_unreadable_run(&mut tx, &run, &error).await?,
             moves => moves?,
         };

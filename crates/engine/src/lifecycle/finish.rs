@@ -22,7 +22,7 @@ use afterload_core::failpoint;
 use afterload_core::file::File;
 use afterload_metrics::Metrics;
 use afterload_object_store::ObjectStore;
-use afterload_state::queue::{JobQueue, Lease};
+use afterload_state::queue::{HandedStep, JobQueue, Lease};
 use afterload_state::{
     AttemptEnd, Db, DbTx, RunRecord, RunStatus, RunStop, StepClaim, StepRecord, StepStatus, TxOutcome, WakeCondition,
 };
@@ -63,6 +63,20 @@ impl AttemptOutcome {
     }
 }
 
+/// A step that the worker of the ended one has taken over.
+pub(crate) struct NextStep {
+    pub handed: HandedStep,
+    /// The run, as of the transaction that ended the step before.
+    pub run: RunRecord,
+}
+
+/// The result of writing the end of an attempt.
+enum AttemptWrite {
+    /// The lease is lost; nothing was written.
+    LeaseLost,
+    Written(Option<NextStep>),
+}
+
 #[derive(Clone)]
 pub(crate) struct AttemptFinisher {
     pub(crate) db: Db,
@@ -75,7 +89,8 @@ pub(crate) struct AttemptFinisher {
 }
 
 impl AttemptFinisher {
-    /// Ends the attempt in one transaction, and retries while the database is unavailable.
+    /// Ends the attempt in one transaction, and retries while the database is unavailable. Returns the next step of the run
+    /// if `hands_over` allows that this worker takes it over, and nothing stands against that.
     pub(crate) async fn end_attempt(
         &self,
         lease: &Lease,
@@ -83,20 +98,27 @@ impl AttemptFinisher {
         outcome: AttemptOutcome,
         ending: AttemptEnd,
         started: Instant,
-    ) {
+        hands_over: bool,
+    ) -> Option<NextStep> {
         // Delete while the lease is valid: later another attempt may write the same keys.
         if matches!(ending, AttemptEnd::Final { .. }) && outcome.result.is_err() && !lease.lost.is_cancelled() {
             self.delete_outputs(&outcome.produced.created).await;
         }
+        let heir = hands_over.then_some(lease);
         let mut uncertain = false;
-        let held = loop {
-            let tried = match self.try_end_attempt(lease, claimed, &outcome, &ending).await {
-                // An earlier commit may have succeeded although its response was lost.
-                Ok(false) if uncertain => self.claim_has_ended(claimed).await,
-                tried => tried,
+        let (held, next) = loop {
+            let tried = match self.try_end_attempt(lease, claimed, &outcome, &ending, heir).await {
+                // An earlier commit may have succeeded although its response was lost. What it handed over is an orphan,
+                // which the sweep releases.
+                Ok(AttemptWrite::LeaseLost) if uncertain => {
+                    self.claim_has_ended(claimed).await.map(|held| (held, None))
+                }
+                Ok(AttemptWrite::LeaseLost) => Ok((false, None)),
+                Ok(AttemptWrite::Written(next)) => Ok((true, next)),
+                Err(error) => Err(error),
             };
             match tried {
-                Ok(held) => break held,
+                Ok(ended) => break ended,
                 Err(error) => {
                     uncertain = true;
                     wait_for_db(&error, "ending a step").await;
@@ -110,9 +132,22 @@ impl AttemptFinisher {
                 }
             }
         }
+        self.report_end(claimed, &outcome, &ending, held, started);
+        next
+    }
+
+    /// Counts and logs the end of an attempt.
+    fn report_end(
+        &self,
+        claimed: &StepClaim,
+        outcome: &AttemptOutcome,
+        ending: &AttemptEnd,
+        held: bool,
+        started: Instant,
+    ) {
         let duration_ms = started.elapsed().as_millis() as u64;
-        self.metrics.record_step_attempt(&claimed.step.uses, attempt_end_label(held, &ending), started.elapsed());
-        match (&ending, &outcome.result) {
+        self.metrics.record_step_attempt(&claimed.step.uses, attempt_end_label(held, ending), started.elapsed());
+        match (ending, &outcome.result) {
             _ if !held => warn!(duration_ms, "the step's lease was lost; nothing of this attempt was kept"),
             (AttemptEnd::Park { due_at, error: Some(_) }, Err(error)) => warn!(
                 duration_ms,
@@ -158,34 +193,36 @@ impl AttemptFinisher {
         Ok(now.is_some_and(|now| now.claims == claimed.step.claims && now.status != StepStatus::Running))
     }
 
-    /// Returns false if the lease is lost; then nothing is written.
     async fn try_end_attempt(
         &self,
         lease: &Lease,
         claimed: &StepClaim,
         outcome: &AttemptOutcome,
         ending: &AttemptEnd,
-    ) -> Result<bool> {
-        let step = &claimed.step;
+        heir: Option<&Lease>,
+    ) -> Result<AttemptWrite> {
         let progress = outcome.progress.as_ref().map(|view| json!(view));
         let written = self.db.with_tx(async |tx| {
-            Ok(match self.write_attempt_end(tx, lease, claimed, outcome, progress.as_ref(), ending).await? {
+            Ok(match self.write_attempt_end(tx, (lease, heir), claimed, outcome, progress.as_ref(), ending).await? {
                 Some(moved) => TxOutcome::Commit(Some(moved)),
                 None => TxOutcome::Rollback(None),
             })
         });
-        let Some((run, mut moves)) = written.await? else { return Ok(false) };
+        let Some((run, mut moves)) = written.await? else { return Ok(AttemptWrite::LeaseLost) };
         failpoint!("end.after_commit");
-        moves.queues_to_wake.push(step.queue.clone());
+        let handed = moves.handed.take();
+        if handed.is_some() {
+            failpoint!("hand_over.after_commit");
+        }
         self.publisher.after_commit(&run, &moves);
-        Ok(true)
+        Ok(AttemptWrite::Written(handed.map(|handed| NextStep { handed, run })))
     }
 
     /// Returns `None` if the lease is lost; then nothing may be written.
     async fn write_attempt_end(
         &self,
         tx: &mut DbTx,
-        lease: &Lease,
+        (lease, heir): (&Lease, Option<&Lease>),
         claimed: &StepClaim,
         outcome: &AttemptOutcome,
         progress: Option<&Value>,
@@ -216,7 +253,7 @@ impl AttemptFinisher {
                     tx.artifacts().insert(id, &step.run_id, Some(&step.step_id), &json!(file)).await?;
                 }
             }
-            match self.follow_up.advance_after_step(tx, &run, step, *status).await {
+            match self.follow_up.advance_after_step(tx, &run, step, *status, heir).await {
                 Ok(moved) => moves = moved,
                 // The step still ends, but this version cannot decide what comes next, so the run fails.
                 Err(error) if is_unreadable_definition(&error) => {
@@ -225,6 +262,9 @@ impl AttemptFinisher {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if moves.handed.is_some() {
+            failpoint!("hand_over.before_commit");
         }
         failpoint!("end.before_commit");
         Ok(Some((run, moves)))

@@ -4,6 +4,7 @@ use crate::lifecycle::admit::Admission;
 use crate::lifecycle::advance::Transition;
 use crate::scheduling::fan_out::{EnqueuedItems, FanOut, FanOutStep, ItemScheduler};
 use afterload_core::error::Result;
+use afterload_state::queue::Lease;
 use afterload_state::{DbTx, RunRecord, StepRecord, StepStatus};
 
 /// Continues a run after steps and items have ended.
@@ -14,20 +15,22 @@ pub(crate) struct StepFollowUp {
 }
 
 impl StepFollowUp {
-    /// Continues after the final end of a step: with its fan-out if it is an item, otherwise with the run.
+    /// Continues after the final end of a step: with its fan-out if it is an item, otherwise with the run. `heir` is the
+    /// lease of the step, if its worker may take over the next step.
     pub(crate) async fn advance_after_step(
         &self,
         tx: &mut DbTx,
         run: &RunRecord,
         step: &StepRecord,
         status: StepStatus,
+        heir: Option<&Lease>,
     ) -> Result<Transition> {
         match &step.parent {
             Some(parent) => {
                 let items = self.items.item_finished(tx, run, step, parent, status).await?;
                 self.advance_after_items(tx, run, items).await
             }
-            None => self.admission.advance_run(tx, run).await,
+            None => self.admission.advance_run(tx, run, heir).await,
         }
     }
 
@@ -52,7 +55,7 @@ impl StepFollowUp {
     /// Advances the run once the last item has ended the fan-out.
     async fn advance_after_items(&self, tx: &mut DbTx, run: &RunRecord, items: EnqueuedItems) -> Result<Transition> {
         match items.step_ended {
-            true => self.admission.advance_run(tx, run).await,
+            true => self.admission.advance_run(tx, run, None).await,
             false => Ok(Transition { queues_to_wake: items.queues_to_wake, ..Transition::default() }),
         }
     }

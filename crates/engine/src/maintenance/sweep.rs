@@ -39,7 +39,7 @@ impl QueueSweeper {
                 failpoint!("sweep.push.before_commit");
                 tx.commit().await?;
                 failpoint!("sweep.push.after_commit");
-                self.queue.wake_queue(&step.queue);
+                self.queue.announce_jobs(&step.queue);
             }
         }
         Ok(more)

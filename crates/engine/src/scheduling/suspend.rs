@@ -113,7 +113,7 @@ impl Suspensions {
         failpoint!("tell.before_commit");
         tx.commit().await?;
         failpoint!("tell.after_commit");
-        wake.iter().for_each(|queue| self.queue.wake_queue(queue));
+        wake.iter().for_each(|queue| self.queue.announce_jobs(queue));
         touched.iter().for_each(|run| self.watches.publish_run_change(run));
         tracing::info!(event.id = event.id, event.name = name, woken, "event published");
         Ok(Ok((EventReceipt { id: event.id.clone(), woken_steps: woken }, event.clone())))

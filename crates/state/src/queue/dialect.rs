@@ -12,11 +12,15 @@ pub(super) struct QueueDialect {
     from_seconds: &'static str,
     /// The milliseconds of a second. The queue's times are whole seconds on SQLite.
     second_ms: &'static str,
+    /// The text before and after a placeholder that converts a text to bytes.
+    text_to_bytes: (&'static str, &'static str),
     /// The rows of the JSON list of texts in the first argument; their column is `q.value`.
     pub json_texts: &'static str,
     /// Locks the jobs `j` of a query until the end of the transaction. It is empty on SQLite, where a transaction is
     /// the only writer.
     pub lock_jobs: &'static str,
+    /// As `lock_jobs`, and leaves out jobs that another transaction has locked.
+    pub skip_locked: &'static str,
 }
 
 static SQLITE: QueueDialect = QueueDialect {
@@ -24,8 +28,10 @@ static SQLITE: QueueDialect = QueueDialect {
     workers: "Workers",
     from_seconds: "",
     second_ms: "1000",
+    text_to_bytes: ("CAST(", " AS BLOB)"),
     json_texts: "json_each($1) AS q",
     lock_jobs: "",
+    skip_locked: "",
 };
 
 static POSTGRES: QueueDialect = QueueDialect {
@@ -33,8 +39,10 @@ static POSTGRES: QueueDialect = QueueDialect {
     workers: "apalis.workers",
     from_seconds: "to_timestamp",
     second_ms: "1000.0",
+    text_to_bytes: ("convert_to(", ", 'UTF8')"),
     json_texts: "json_array_elements_text(CAST($1 AS JSON)) AS q(value)",
     lock_jobs: "FOR UPDATE OF j",
+    skip_locked: "FOR UPDATE OF j SKIP LOCKED",
 };
 
 impl QueueDialect {
@@ -48,5 +56,11 @@ impl QueueDialect {
     /// The expression that converts the time of this placeholder, in milliseconds, to the format of the queue's times.
     pub fn time_from_millis(&self, placeholder: &str) -> String {
         format!("{}({placeholder} / {})", self.from_seconds, self.second_ms)
+    }
+
+    /// The expression that converts the text of this placeholder to bytes.
+    pub fn bytes_from_text(&self, placeholder: &str) -> String {
+        let (before, after) = self.text_to_bytes;
+        format!("{before}{placeholder}{after}")
     }
 }

@@ -4,31 +4,39 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::lock_mutex;
 
 /// How many jobs of a queue may wait without a slot in one process. Each of them keeps its attempt in memory.
 const MAX_WAITING_JOBS: usize = 64;
+/// How many jobs one statement fetches at most.
+const MAX_FETCHED_JOBS: usize = 100;
 
 /// The slots of a queue in this process, and the places of the jobs that wait without one.
 #[derive(Clone)]
 pub(super) struct QueueSlots {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Wakes the worker when a slot becomes free.
+    freed: Arc<Notify>,
 }
 
 impl QueueSlots {
-    pub(super) fn new(concurrency: usize) -> Self {
-        Self { running: Arc::new(Semaphore::new(concurrency)), waiting: Arc::new(Semaphore::new(MAX_WAITING_JOBS)) }
+    pub(super) fn new(concurrency: usize, freed: Arc<Notify>) -> Self {
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING_JOBS));
+        Self { running: Arc::new(Semaphore::new(concurrency)), waiting, freed }
     }
 
-    /// Waits for a free slot. `None`: the queue is not worked any more.
-    pub(super) async fn acquire(&self) -> Option<JobSlot> {
-        let slot = self.running.clone().acquire_owned().await.ok()?;
-        let held = Mutex::new(HeldSlot { slot: Some(slot), place: None, waits: 0, ended: false });
-        Some(JobSlot(Arc::new(SlotState { slots: self.clone(), held, left: CancellationToken::new() })))
+    /// Takes the slots that are free now.
+    pub(super) fn take_free(&self) -> Vec<JobSlot> {
+        let permits = std::iter::from_fn(|| self.running.clone().try_acquire_owned().ok());
+        permits.take(MAX_FETCHED_JOBS).map(|permit| self.new_job_slot(permit)).collect()
+    }
+
+    fn new_job_slot(&self, permit: OwnedSemaphorePermit) -> JobSlot {
+        let held = Mutex::new(HeldSlot { slot: Some(permit), place: None, waits: 0, ended: false });
+        JobSlot(Arc::new(SlotState { slots: self.clone(), held }))
     }
 }
 
@@ -39,8 +47,6 @@ pub struct JobSlot(Arc<SlotState>);
 struct SlotState {
     slots: QueueSlots,
     held: Mutex<HeldSlot>,
-    /// Cancelled when the job leaves its slot for the first time.
-    left: CancellationToken,
 }
 
 struct HeldSlot {
@@ -84,15 +90,16 @@ impl JobSlot {
         }
     }
 
-    /// Resolves when the job has left its slot for the first time.
-    pub(super) fn left(&self) -> CancellationToken {
-        self.0.left.clone()
+    /// Returns true if the job has its slot.
+    pub fn is_held(&self) -> bool {
+        lock_mutex(&self.0.held).slot.is_some()
     }
 
     /// Frees the slot at the end of the job, even if clones are left.
     pub(super) fn end(&self) {
         let mut held = lock_mutex(&self.0.held);
         (held.slot, held.place, held.ended) = (None, None, true);
+        self.0.slots.freed.notify_one();
     }
 
     fn leave(&self) -> Option<SlotLeave> {
@@ -103,7 +110,7 @@ impl JobSlot {
         if held.waits == 0 {
             held.place = Some(self.0.slots.waiting.clone().try_acquire_owned().ok()?);
             held.slot = None;
-            self.0.left.cancel();
+            self.0.slots.freed.notify_one();
         }
         held.waits += 1;
         Some(SlotLeave(self.0.clone()))
@@ -142,12 +149,21 @@ impl Drop for SlotLeave {
 mod tests {
     use std::convert::Infallible;
 
-    use tokio::sync::Notify;
+    use futures::FutureExt;
 
     use super::*;
 
     /// Longer than any test.
     const LONG: Duration = Duration::from_secs(3600);
+
+    /// The slots of a queue that runs one job at a time.
+    fn new_slots() -> QueueSlots {
+        QueueSlots::new(1, Arc::default())
+    }
+
+    fn take(slots: &QueueSlots) -> JobSlot {
+        slots.take_free().pop().expect("a free slot")
+    }
 
     async fn wait_for(slot: &JobSlot, end: &Notify, patience: Duration) -> SlotWait<()> {
         let wait = async {
@@ -159,10 +175,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_job_leaves_its_slot_to_another_one() {
-        let (slots, end) = (QueueSlots::new(1), Notify::new());
-        let waiting = slots.acquire().await.unwrap();
+        let (slots, end) = (new_slots(), Notify::new());
+        let waiting = take(&slots);
         let (waited, ()) = tokio::join!(wait_for(&waiting, &end, LONG), async {
-            let other = slots.acquire().await.unwrap();
+            let other = take(&slots);
             assert_eq!(slots.running.available_permits(), 0);
             end.notify_one();
             drop(other);
@@ -175,10 +191,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_without_a_free_slot_goes_back_to_its_queue() {
-        let (slots, end) = (QueueSlots::new(1), Notify::new());
-        let waiting = slots.acquire().await.unwrap();
+        let (slots, end) = (new_slots(), Notify::new());
+        let waiting = take(&slots);
         let (waited, other) = tokio::join!(wait_for(&waiting, &end, Duration::ZERO), async {
-            let other = slots.acquire().await.unwrap();
+            let other = take(&slots);
             end.notify_one();
             other
         });
@@ -189,18 +205,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn free_slots_are_taken_at_once_and_wake_the_worker_later() {
+        let slots = QueueSlots::new(3, Arc::default());
+        let mut taken = slots.take_free();
+        assert_eq!((taken.len(), slots.take_free().len()), (3, 0));
+        assert!(slots.freed.notified().now_or_never().is_none());
+        taken.pop().unwrap().end();
+        assert!(slots.freed.notified().now_or_never().is_some());
+        assert_eq!(slots.take_free().len(), 1);
+        // What is fetched for nothing frees its slot.
+        drop(taken);
+        assert_eq!(slots.take_free().len(), 3);
+    }
+
+    #[tokio::test]
     async fn only_so_many_jobs_wait_at_once() {
-        let (slots, end) = (QueueSlots::new(1), Notify::new());
+        let (slots, end) = (new_slots(), Notify::new());
         let _places = slots.waiting.clone().acquire_many_owned(MAX_WAITING_JOBS as u32).await.unwrap();
-        let job = slots.acquire().await.unwrap();
+        let job = take(&slots);
         assert_eq!(wait_for(&job, &end, LONG).await, SlotWait::NoPlace);
         assert_eq!(slots.running.available_permits(), 0, "it keeps its slot");
     }
 
     #[tokio::test]
     async fn the_last_part_that_waits_takes_the_slot() {
-        let (slots, first, second) = (QueueSlots::new(1), Notify::new(), Notify::new());
-        let job = slots.acquire().await.unwrap();
+        let (slots, first, second) = (new_slots(), Notify::new(), Notify::new());
+        let job = take(&slots);
         let (one, two, ()) = tokio::join!(wait_for(&job, &first, LONG), wait_for(&job, &second, LONG), async {
             first.notify_one();
             tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
 //! Leases: their renewal, the notice of lost leases, and the release of orphans.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::dialect::QueueDialect;
 use super::{JobQueue, Lease, lock_mutex};
@@ -10,10 +11,40 @@ use afterload_core::error::Result;
 /// How long ended workers are kept, in milliseconds.
 const WORKER_RETENTION_MS: i64 = 3_600_000;
 
+/// An active lease: a task works under it until this is dropped.
+pub struct ActiveLease(Arc<JobQueue>, Lease);
+
+impl ActiveLease {
+    /// Returns `None` if a task works under this same lease. PostgreSQL can crash after an unsynced fetch and then hand out
+    /// the same job to the same worker again.
+    pub(super) fn register(queue: &Arc<JobQueue>, lease: &Lease) -> Option<Self> {
+        let mut active = lock_mutex(&queue.active_leases);
+        if active.get(&lease.step_run).is_some_and(|held| held.is_same_lease(lease)) {
+            return None;
+        }
+        active.insert(lease.step_run.clone(), lease.clone());
+        Some(Self(queue.clone(), lease.clone()))
+    }
+
+    /// The id of the step.
+    pub(super) fn step_run(&self) -> &str {
+        &self.1.step_run
+    }
+}
+
+impl Drop for ActiveLease {
+    fn drop(&mut self) {
+        let mut active = lock_mutex(&self.0.active_leases);
+        if active.get(&self.1.step_run).is_some_and(|held| held.is_same_lease(&self.1)) {
+            active.remove(&self.1.step_run);
+        }
+    }
+}
+
 impl JobQueue {
     /// Renews the leases of this process, in one statement for all its workers. So a renewal does not depend on the
-    /// polls of the queue, which stop while all slots are busy. An ended worker stays alive only while its jobs go on.
-    /// Then this cancels the tokens of lost leases.
+    /// polls of the queue. An ended worker stays alive only while its jobs go on. Then this cancels the tokens of lost
+    /// leases.
     pub async fn renew_leases(&self) -> Result<()> {
         let hands: Vec<Lease> = lock_mutex(&self.active_leases).values().cloned().collect();
         let mut workers: BTreeSet<String> = lock_mutex(&self.workers).values().cloned().collect();
@@ -41,15 +72,13 @@ impl JobQueue {
         Ok(())
     }
 
-    /// Releases orphans: jobs that this process has locked but no task works on. The reply of a fetch was lost, or the
-    /// job waits behind long ones. This releases only orphans that the last check found as well, because a job is
-    /// locked a moment before its task starts.
+    /// Releases orphans: jobs that this process has locked but no task works on, because the reply of a fetch or of a
+    /// hand-over was lost. This releases only orphans that the last check found as well, because a job is locked a moment
+    /// before its task starts.
     pub async fn release_orphans(&self) -> Result<()> {
         let sql = format!("{} WHERE lock_by LIKE $1", self.select_leases_sql());
         let mut locked = self.fetch_lease_tokens(&sql, &args![format!("{}-%", self.process)]).await?;
-        for lease in lock_mutex(&self.active_leases).values() {
-            locked.remove(&lease.lease_token());
-        }
+        self.remove_used_leases(&mut locked);
         let before = std::mem::replace(&mut *lock_mutex(&self.orphans), locked.clone());
         for ghost in locked.intersection(&before) {
             self.release_job(ghost).await?;
@@ -63,9 +92,7 @@ impl JobQueue {
         let sql = format!("{} WHERE lock_by = $1", self.select_leases_sql());
         let freed = async {
             let mut locked = self.fetch_lease_tokens(&sql, &args![worker]).await?;
-            for lease in lock_mutex(&self.active_leases).values() {
-                locked.remove(&lease.lease_token());
-            }
+            self.remove_used_leases(&mut locked);
             for ghost in &locked {
                 self.release_job(ghost).await?;
             }
@@ -76,6 +103,16 @@ impl JobQueue {
                 error.code = error.code().name(),
                 "cannot release the jobs that a worker had fetched; trying again later: {error}"
             );
+        }
+    }
+
+    /// Removes the leases under which tasks work, or will work after a commit.
+    fn remove_used_leases(&self, tokens: &mut HashSet<(String, String, i64)>) {
+        for lease in lock_mutex(&self.active_leases).values() {
+            tokens.remove(&lease.lease_token());
+        }
+        for token in lock_mutex(&self.handing_over).iter() {
+            tokens.remove(token);
         }
     }
 
@@ -141,9 +178,11 @@ mod tests {
     use std::time::Duration;
 
     use futures::FutureExt;
+    use tokio_util::sync::CancellationToken;
     use ulid::Ulid;
 
-    use super::super::{JobQueue, NewJob, lock_mutex};
+    use super::super::{JobQueue, Lease, NewJob, lock_mutex};
+    use super::ActiveLease;
     use crate::Db;
     use afterload_core::clock::Clock;
 
@@ -178,5 +217,23 @@ mod tests {
         assert!(!is_woken().await);
         time.advance(Duration::from_secs(1));
         assert!(is_woken().await);
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_registered_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("afterload.db").display());
+        let queue =
+            JobQueue::open(Db::open(&url, Clock::system()).await.unwrap(), Duration::from_secs(15)).await.unwrap();
+        let lease = |attempts| {
+            let (step_run, worker, lost) = ("step".to_owned(), "worker".to_owned(), CancellationToken::new());
+            Lease { step_run, worker, attempts, lost }
+        };
+        let first = ActiveLease::register(&queue, &lease(0));
+        assert!(first.is_some() && ActiveLease::register(&queue, &lease(0)).is_none());
+        // Another attempt is another lease.
+        assert!(ActiveLease::register(&queue, &lease(1)).is_some());
+        drop(first);
+        assert!(ActiveLease::register(&queue, &lease(0)).is_some());
     }
 }

@@ -1,18 +1,17 @@
 //! Notices jobs that other processes push.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Deserialize;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobQueue, lock_mutex};
+use super::JobQueue;
+use super::notices::JOB_NOTICE_CHANNEL;
 use afterload_core::error;
 use afterload_fs_watch::FsWatcher;
 
@@ -30,11 +29,7 @@ impl JobQueue {
     /// An error of the connection. The caller calls again.
     pub async fn listen_for_jobs(&self, stop: &CancellationToken) -> error::Result<()> {
         match (self.db.postgres_pool(), self.db.path()) {
-            (Some(pool), _) => {
-                let heard = self.listen_postgres(pool, stop).await;
-                *lock_mutex(&self.own_inserts) = None;
-                heard
-            }
+            (Some(pool), _) => self.listen_postgres(pool, stop).await,
             (None, Some(path)) => {
                 self.watch_wal(path, stop).await;
                 Ok(())
@@ -43,26 +38,13 @@ impl JobQueue {
         }
     }
 
-    /// PostgreSQL sends a notice for each new job.
     async fn listen_postgres(&self, pool: &PgPool, stop: &CancellationToken) -> error::Result<()> {
-        #[derive(Deserialize)]
-        struct JobInsertNotice {
-            id: String,
-            job_type: String,
-        }
         let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen("apalis::job::insert").await?;
-        *lock_mutex(&self.own_inserts) = Some(HashSet::new());
+        listener.listen(JOB_NOTICE_CHANNEL).await?;
         loop {
-            let notice = tokio::select! {
-                notice = listener.recv() => notice?,
+            tokio::select! {
+                notice = listener.recv() => self.receive_notice(notice?.payload()),
                 () = stop.cancelled() => return Ok(()),
-            };
-            // The workers know the jobs of their own process already. Another poll would only load the server.
-            if let Ok(JobInsertNotice { id, job_type }) = serde_json::from_str(notice.payload())
-                && !self.is_own_insert(&id)
-            {
-                self.wake_queue(&job_type);
             }
         }
     }
@@ -156,18 +138,5 @@ mod tests {
         };
         let (listened, ()) = tokio::join!(here.listen_for_jobs(&stop), writes);
         listened.unwrap();
-    }
-
-    #[tokio::test]
-    async fn own_inserts_are_recognized_once_while_listening() {
-        let folder = tempfile::tempdir().unwrap();
-        let chain = chain(&folder).await;
-        let push = super::super::NewJob { step_run: "a", queue: "default", priority: 0, due_at: None };
-        chain.record_insert(&push, 0);
-        assert!(!chain.is_own_insert("a"), "nobody listens");
-        *lock_mutex(&chain.own_inserts) = Some(std::collections::HashSet::new());
-        chain.record_insert(&push, 0);
-        chain.record_insert(&super::super::NewJob { step_run: "later", due_at: Some(1), ..push }, 0);
-        assert_eq!(["a", "a", "later", "b"].map(|id| chain.is_own_insert(id)), [true, false, false, false]);
     }
 }

@@ -1,21 +1,21 @@
 //! The job queue of the engine. Only this folder names apalis and its tables.
 //!
-//! apalis serves as a queue with leases: push, fetch with a lock, and reclaim of jobs that dead workers held. One step
-//! is one job with the same id, and the locked row is the lease. This crate acknowledges jobs itself: the transaction
-//! that ends the step deletes the row. So a lost lease and a lost write are the same thing. The acknowledgements,
-//! retries, timeouts and panic handling of apalis stay off.
+//! apalis serves as a queue with leases: its tables, its push and its worker. One step is one job with the same id, and
+//! the locked row is the lease. This crate fetches, reclaims and acknowledges jobs itself: a fetch takes as many jobs as
+//! the worker has free slots, and the transaction that ends the step deletes the row. So a lost lease and a lost write are
+//! the same thing. The acknowledgements, retries, timeouts and panic handling of apalis stay off.
 //!
-//! Our statements get the time from the clock of the process. Those of apalis ask for it: its fetch (which jobs are
-//! due), its heartbeat and its look for dead workers ask PostgreSQL, and the machine on SQLite. Both compare times that
-//! we write, so the clock of the process is corrected by that of PostgreSQL. Only the registration of a worker on
-//! PostgreSQL takes the uncorrected time of the machine; the first renewal of its lease replaces it. On a machine that
-//! is behind by more than a lease, others may take the jobs of the worker until then, and it loses their leases.
+//! All statements get the time from the clock of the process, which PostgreSQL corrects.
 
 mod claim;
 mod dialect;
+mod fetch;
+mod hand_over;
 mod job_slot;
+mod job_source;
 mod leases;
 mod listen;
+mod notices;
 mod pause_gate;
 mod worker;
 
@@ -46,8 +46,11 @@ use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result, Retryability};
 use afterload_metrics::QueueDepth;
 use dialect::QueueDialect;
+use notices::NoticeSender;
 
+pub use hand_over::HandedStep;
 pub use job_slot::{JobSlot, SlotWait};
+pub use leases::ActiveLease;
 pub use pause_gate::PauseGate;
 pub use worker::QueueWorkerSpec;
 
@@ -55,8 +58,6 @@ pub use worker::QueueWorkerSpec;
 /// number of jobs that wait in the queue.
 pub const MAX_ENQUEUE_LEAD_TIME: Duration = Duration::from_secs(60);
 
-/// How many jobs that this process pushed are remembered at most.
-const MAX_OWN_INSERTS: usize = 10_000;
 /// How many renewals fit into the time of a lease.
 const HEARTBEATS_PER_LEASE: u32 = 3;
 /// Priorities of the queue start at 0, those of pipelines at -100.
@@ -118,9 +119,10 @@ pub struct JobQueue {
     worker_count: AtomicU64,
     /// The leases under which a task of this process works, by step.
     active_leases: Mutex<HashMap<String, Lease>>,
-    /// The jobs that this process has pushed and for which PostgreSQL has sent no notice yet. `None` while nothing
-    /// listens.
-    own_inserts: Mutex<Option<HashSet<String>>>,
+    /// The leases of hand-overs that are being committed.
+    handing_over: Mutex<Vec<(String, String, i64)>>,
+    /// Tells other processes of new jobs.
+    notices: NoticeSender,
     /// The leases of this process that had no task at the last check.
     orphans: Mutex<HashSet<(String, String, i64)>>,
 }
@@ -150,6 +152,7 @@ impl JobQueue {
                 apalis_postgres::Error::Database(error) => migration_failed(Dialect::Postgres, error),
                 other => Error::new(codes::MIGRATION_FAILED, other.to_string()),
             })?;
+            drop_notify_trigger(pool).await?;
         }
         let chain = Self {
             db,
@@ -159,7 +162,8 @@ impl JobQueue {
             workers: Mutex::default(),
             worker_count: AtomicU64::new(0),
             active_leases: Mutex::default(),
-            own_inserts: Mutex::default(),
+            handing_over: Mutex::default(),
+            notices: NoticeSender::default(),
             orphans: Mutex::default(),
         };
         // Our statements need these columns. An upgrade that changes them fails here, and not later.
@@ -176,7 +180,7 @@ impl JobQueue {
         QueueDialect::of(self.db.dialect())
     }
 
-    /// Pushes jobs in the transaction of the caller, which calls [`Self::wake_queue`] for their queues after the
+    /// Pushes jobs in the transaction of the caller, which calls [`Self::announce_jobs`] for their queues after the
     /// commit. The sweep pushes jobs that are due beyond [`MAX_ENQUEUE_LEAD_TIME`].
     pub async fn enqueue_jobs(&self, tx: &mut DbTx, jobs: &[NewJob<'_>]) -> Result<()> {
         let now = tx.now();
@@ -197,7 +201,6 @@ impl JobQueue {
                     apalis_sqlite::queries::push_tasks(&mut **tx, job.queue, &[task]).await.map_err(queue_error)?;
                 }
                 BackendTx::Postgres(tx) => {
-                    self.record_insert(job, now);
                     apalis_postgres::queries::push_tasks(&mut **tx, job.queue, vec![task])
                         .await
                         .map_err(queue_error)?;
@@ -205,25 +208,6 @@ impl JobQueue {
             }
         }
         Ok(())
-    }
-
-    /// Remembers a job that this process pushed, if PostgreSQL will send a notice for it.
-    fn record_insert(&self, job: &NewJob<'_>, now: UnixMillis) {
-        let mut pushed = lock_mutex(&self.own_inserts);
-        if let Some(pushed) = pushed.as_mut()
-            && job.due_at.is_none_or(|due| due <= now)
-        {
-            // No notice comes for jobs of failed transactions, so they would fill the set.
-            if pushed.len() >= MAX_OWN_INSERTS {
-                pushed.clear();
-            }
-            pushed.insert(job.step_run.to_owned());
-        }
-    }
-
-    /// Returns true if this process has pushed the job, and forgets the job.
-    fn is_own_insert(&self, step_run: &str) -> bool {
-        lock_mutex(&self.own_inserts).as_mut().is_some_and(|pushed| pushed.remove(step_run))
     }
 
     /// Locks the jobs of these steps until the end of the transaction. All callers use the same order, so they cannot
@@ -339,15 +323,28 @@ fn ceil_seconds(millis: UnixMillis) -> i64 {
     millis.div_euclid(1000) + i64::from(millis.rem_euclid(1000) > 0)
 }
 
-/// The last whole second that is over, for jobs that are due at once. apalis would take the uncorrected time of the
-/// machine. The time of a statement on PostgreSQL is that of the start of its transaction, which is a little earlier
-/// than ours, and a correction has an error. Another second covers both.
+/// The last whole second that is over, for jobs that are due at once. The clocks of other processes may be a little behind
+/// this one; another second covers that.
 fn past_second(now: UnixMillis) -> i64 {
     now.div_euclid(1000) - 1
 }
 
 fn queue_error(error: impl std::fmt::Display) -> Error {
     Error::new(codes::QUEUE_ERROR, error.to_string()).with_retryability(Retryability::Transient)
+}
+
+/// Drops the trigger of apalis that notifies in each transaction that pushes jobs; see `notices.rs`.
+async fn drop_notify_trigger(pool: &sqlx::PgPool) -> Result<()> {
+    let present = "SELECT EXISTS (SELECT 1 FROM pg_trigger
+        WHERE tgname = 'notify_workers' AND tgrelid = CAST('apalis.jobs' AS regclass))";
+    if sqlx::query_scalar(present).fetch_one(pool).await?
+        && let Err(error) = sqlx::query("DROP TRIGGER IF EXISTS notify_workers ON apalis.jobs").execute(pool).await
+    {
+        tracing::warn!(
+            "the trigger `notify_workers` of `apalis.jobs` cannot be dropped, so commits are slower: {error}"
+        );
+    }
+    Ok(())
 }
 
 async fn require_extensions(pool: &sqlx::PgPool) -> Result<()> {
