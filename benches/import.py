@@ -2,12 +2,16 @@
 """The main job at full size: a CSV of 1,000,000 rows goes in over HTTP, beside the loader that each database ships with.
 
     python3 benches/import.py
+    python3 benches/import.py --refused
 
 builds the release binary, makes the file, and prints a table. It needs python3, sqlite3 and PostgreSQL with psql, no packages.
 
 Each round imports the file (0.5 % of its rows break a rule) through `POST /v1/pipelines/bench/runs` into a fresh service and a fresh
 table, and lets the peer load the same file without its bad rows into the same table: `sqlite3 .import`, and `psql \\copy`. The peers
 neither check nor keep checkpoints nor take uploads. Rounds are interleaved; medians are shown, and ratios of CPU (user + system).
+
+`--refused` imports 20,000 rows of which the database refuses some, each time into an empty table, and shows the time beside that of
+the clean file: 5 % duplicates, 10 % broken foreign keys, every row against a check, and every row a duplicate.
 """
 
 import argparse
@@ -17,7 +21,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import MB, ROOT, Health, Postgres, Service, binary, cpu, forget_peak, median, memory, share, table, timed, until
+from harness import MB, ROOT, Health, Postgres, PostgresDatabases, Service, SqliteDatabases, binary, cpu, ended_at, forget_peak, median, memory, share, table, timed, until
 
 PIPELINE = """name: bench
 params:
@@ -235,16 +239,91 @@ def measure(place, program, dirty, clean, arguments, folder):
     table(["", ""], facts)
 
 
+REFUSED_ROWS = 20_000
+REFUSED_PIPELINE = """name: refused
+params:
+  file: { type: file, accept: [text/csv] }
+steps:
+  - id: import
+    uses: csv.import
+    with:
+      source: "${{ params.file }}"
+      connection: app
+      into: { table: members }
+      columns: { email: {}, name: {}, team: {}, score: {} }
+"""
+REFUSED_TABLES = (
+    "CREATE TABLE teams (id integer PRIMARY KEY)",
+    "INSERT INTO teams VALUES (1), (2), (3)",
+    "CREATE TABLE members (email text UNIQUE, name text, team integer REFERENCES teams (id), score integer CHECK (score < 100))",
+    "INSERT INTO members VALUES ('taken@example.org', 'T', 1, 0)",
+)
+# What the row of a number holds in each file: email, team, score; and how many rows are refused.
+REFUSED_FILES = {
+    "clean": (lambda row: (f"u{row}@example.org", 1, 0), 0),
+    "5 % duplicates": (lambda row: (f"u{row}@example.org" if row % 20 else "taken@example.org", 1, 0), REFUSED_ROWS // 20),
+    "10 % broken foreign keys": (lambda row: (f"u{row}@example.org", 1 if row % 10 else 77, 0), REFUSED_ROWS // 10),
+    "every row breaks a check": (lambda row: (f"u{row}@example.org", 1, 100), REFUSED_ROWS),
+    "every row is a duplicate": (lambda row: ("taken@example.org", 1, 0), REFUSED_ROWS),
+}
+
+
+def refused(databases, program, repeats, folder):
+    """The time of imports with refused rows beside that of the clean file."""
+    service = Service(program, {"refused": REFUSED_PIPELINE}, databases.settings())
+    times = {name: [] for name in REFUSED_FILES}
+    try:
+        where = databases.where(service)
+        for sql in REFUSED_TABLES:
+            databases.sql(where, sql)
+        for turn in range(repeats + 1):
+            for name, (row, expected) in REFUSED_FILES.items():
+                path = folder / f"refused-{name.split()[0]}-{expected}.csv"
+                lines = (f"{email},N{at},{team},{score}\n" for at in range(REFUSED_ROWS) for email, team, score in [row(at)])
+                path.write_text("email,name,team,score\n" + "".join(lines))
+                databases.sql(where, "DELETE FROM members WHERE email <> 'taken@example.org'")
+                begun = time.time()
+                run = service.upload("refused", path)
+
+                def ended():
+                    view = service.call("GET", f"/v1/runs/{run}")[1]
+                    return view if view["status"] in ("succeeded", "failed", "cancelled") else None
+
+                view = until("the run", ended, 600)
+                outputs = view["steps"][0]["outputs"]
+                if view["status"] != "succeeded" or outputs["rejected"] != expected:
+                    raise SystemExit(f"{name}: the run {view['status']}: {json.dumps(outputs or view['error'])[:500]}")
+                # The first turn warms up.
+                if turn:
+                    times[name].append(ended_at(view) - begun)
+    finally:
+        service.stop()
+    clean = median(times["clean"])
+    rows = [[name, median(seen), median(seen) / clean] for name, seen in times.items()]
+    table([f"{databases.name}, {REFUSED_ROWS} rows", "wall s", "ratio to the clean file"], rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=["sqlite", "postgres"])
+    parser.add_argument("--refused", action="store_true", help="files with rows that the database refuses, beside a clean one")
     parser.add_argument("--upsert", action="store_true", help="the table has a key, and rows go through on_conflict")
     parser.add_argument("--binary", help="an afterload that is built already")
     arguments = parser.parse_args()
     program = binary(arguments.binary)
     folder = ROOT / "target" / "bench"
+    if arguments.refused:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, databases in {"sqlite": SqliteDatabases, "postgres": PostgresDatabases}.items():
+            if arguments.only in (None, kind):
+                place = databases()
+                try:
+                    refused(place, program, arguments.repeats, folder)
+                finally:
+                    place.stop()
+        return
     dirty, clean = make(arguments.rows, folder)
     print(f"{arguments.rows} rows, {dirty.stat().st_size / MB:.0f} MB, {arguments.repeats} rounds\n", flush=True)
     kinds = {"sqlite": Sqlite, "postgres": Server}

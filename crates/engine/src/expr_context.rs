@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::EngineConfig;
 use crate::plan_cache::{CompiledPlan, CompiledStep};
 use crate::run_errors::run_error;
-use crate::run_view::run_url;
+use crate::run_view::run_facts;
 use afterload_core::error::Result;
 use afterload_core::file_seals::FileSeals;
 use afterload_pipeline::{ExprContext, Section};
@@ -58,8 +58,7 @@ impl ContextBuilder {
         statuses: &[StepStatus],
         section: Section,
     ) -> ExprContext {
-        let mut facts =
-            json!({ "id": run.id, "url": run_url(&self.config.base_url, &run.id), "pipeline": run.pipeline });
+        let mut facts = run_facts(&self.config.base_url, run);
         if section != Section::Main {
             let stop = run.stop();
             let error = match stop {

@@ -231,6 +231,16 @@ impl RunView {
     }
 }
 
+/// What expressions know about a run before it has ended.
+pub(crate) fn run_facts(base_url: &str, run: &RunRecord) -> Value {
+    json!({
+        "id": run.id,
+        "url": run_url(base_url, &run.id),
+        "pipeline": run.pipeline,
+        "created_at": clock::format_rfc3339(run.created_at),
+    })
+}
+
 /// The URL of a run.
 pub fn run_url(base_url: &str, id: &str) -> String {
     format!("{base_url}/v1/runs/{id}")

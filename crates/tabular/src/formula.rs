@@ -5,6 +5,14 @@ pub fn is_spreadsheet_formula(text: &[u8]) -> bool {
     matches!(text.first(), Some(b'=' | b'+' | b'-' | b'@' | b'\t' | b'\r' | b'\n' | b'\'')) && !is_number(text)
 }
 
+/// Takes the guard off a cell that one of our writers has guarded. Other cells stay as they are.
+pub fn strip_formula_guard(text: &[u8]) -> &[u8] {
+    match text.strip_prefix(b"'") {
+        Some(rest) if is_spreadsheet_formula(rest) => rest,
+        _ => text,
+    }
+}
+
 /// Matches a sign, digits with at most one point or comma, and an exponent.
 fn is_number(text: &[u8]) -> bool {
     let unsigned = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
@@ -36,6 +44,23 @@ mod tests {
         }
         for text in ["", "a", "-1", "+1.5", "-1,5", "-1.5e-3", "a=b", " =1"] {
             assert!(!is_spreadsheet_formula(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn guards_are_taken_off() {
+        for (text, stripped) in [
+            ("'+49 30 123", "+49 30 123"),
+            ("'@bob", "@bob"),
+            ("'- todo", "- todo"),
+            ("''tis", "'tis"),
+            ("''", "'"),
+            ("'tis", "'tis"),
+            ("'-5", "'-5"),
+            ("'", "'"),
+            ("a'b", "a'b"),
+        ] {
+            assert_eq!(strip_formula_guard(text.as_bytes()), stripped.as_bytes(), "{text}");
         }
     }
 }

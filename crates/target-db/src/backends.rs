@@ -44,6 +44,18 @@ macro_rules! backends {
         }
 
         impl ChunkLoader for BackendLoader {
+            fn share_transaction(&mut self) {
+                match self {
+                    $(Self::$name(loader) => loader.share_transaction(),)+
+                }
+            }
+
+            async fn end_shared(&mut self, fence: Option<&Fence>, commit: Option<&ChunkCommit>) -> Result<()> {
+                match self {
+                    $(Self::$name(loader) => loader.end_shared(fence, commit).await,)+
+                }
+            }
+
             async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
                 &mut self,
                 rows: Arc<T>,

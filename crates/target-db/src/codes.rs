@@ -15,6 +15,9 @@ pub const CHECKPOINT_INVALID: ErrorCode =
     ErrorCode::permanent("checkpoint_invalid", "The stored checkpoint cannot be read");
 pub const COLUMN_NOT_FOUND: ErrorCode =
     ErrorCode::permanent("column_not_found", "The query or the table has no such column");
+pub const COLUMN_REQUIRED: ErrorCode =
+    ErrorCode::permanent("column_required", "A column of the table needs a value and is not filled")
+        .with_hint("add it to `columns` (with a `default` if the file lacks it), or give it a default in the table");
 pub const CONFLICT: ErrorCode =
     ErrorCode::permanent("conflict", "A row with the same key is in the table").with_status(422);
 pub const CONFLICT_KEYS_NOT_UNIQUE: ErrorCode =
@@ -34,6 +37,8 @@ pub const DATABASE_REFUSED: ErrorCode =
 pub const LEASE_LOST: ErrorCode = ErrorCode::stopped("lease_lost", "A later attempt of the step has taken over");
 pub const RECORD_AMBIGUOUS: ErrorCode = ErrorCode::permanent("record_ambiguous", "Several records have the same key")
     .with_hint("name a unique column as the `key` of the param");
+pub const REFERENCE_MISSING: ErrorCode =
+    ErrorCode::permanent("reference_missing", "The row refers to a row that is not there").with_status(422);
 pub const REPORT_SQL_REFUSED: ErrorCode =
     ErrorCode::permanent("report_sql_refused", "The SQL of a report may only read")
         .with_hint("write one `SELECT`; a function that only reads is listed in `functions` of the connection");
@@ -67,6 +72,7 @@ pub const CODES: &[ErrorCode] = &[
     BATCH_CURSOR_INVALID,
     CHECKPOINT_INVALID,
     COLUMN_NOT_FOUND,
+    COLUMN_REQUIRED,
     CONFLICT,
     CONFLICT_KEYS_NOT_UNIQUE,
     CONNECTION_INVALID,
@@ -76,6 +82,7 @@ pub const CODES: &[ErrorCode] = &[
     DATABASE_REFUSED,
     LEASE_LOST,
     RECORD_AMBIGUOUS,
+    REFERENCE_MISSING,
     REPORT_SQL_REFUSED,
     REPORT_TIMEOUT,
     SQL_INVALID,

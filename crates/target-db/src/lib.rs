@@ -15,10 +15,12 @@ mod config;
 mod connection;
 mod errors;
 mod fields;
+mod load_order;
 mod postgres;
 mod query;
 mod read_only;
 mod recipients;
+mod refusals;
 mod row_source;
 mod sqlite;
 mod statement;
@@ -43,4 +45,4 @@ pub use statement::{
     Checkpoint, CheckpointCommit, CheckpointFn, ParsedStatement, ResultMode, ResultRows, StatementArgs,
     StatementResult, compare_values,
 };
-pub use table::{DbColumnType, TableColumn, TableInfo};
+pub use table::{DbColumnType, SelfReference, TableColumn, TableInfo};

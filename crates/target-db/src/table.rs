@@ -15,6 +15,25 @@ pub struct TableInfo {
     pub has_triggers: bool,
     /// Whether the table is partitioned.
     pub partitioned: bool,
+    /// Whether this is a view. Its triggers, or its own definition, say where rows go.
+    pub is_view: bool,
+    /// Whether policies decide which rows this session may write.
+    pub row_security: bool,
+    /// The identity columns that are `GENERATED ALWAYS`.
+    pub identity_columns: Vec<String>,
+    /// The columns that refuse null and have no default. Every new row needs a value for them.
+    pub required_columns: Vec<String>,
+    /// The foreign keys that refer to the table itself.
+    pub self_references: Vec<SelfReference>,
+}
+
+/// A foreign key from a table to itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfReference {
+    /// The columns that refer.
+    pub columns: Vec<String>,
+    /// The columns that they refer to, in the same order.
+    pub referenced: Vec<String>,
 }
 
 /// A column of a table.
@@ -82,6 +101,39 @@ impl TableInfo {
                 let message = format!("table `{}` has no column `{name}`", self.name);
                 Err(Error::new(codes::COLUMN_NOT_FOUND, message).with_hint(format!("it has {}", known.join(", "))))
             }
+        }
+    }
+}
+
+/// Whether an SQL expression names this column, outside of its texts.
+pub(crate) fn mentions_column(expression: &str, column: &str) -> bool {
+    // Every second part lies within a text, also if it holds doubled quotes.
+    let code = expression.split('\'').step_by(2).collect::<Vec<_>>().join("''");
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let mut places = code.match_indices(column);
+    places.any(|(start, found)| {
+        let (before, after) = (code[..start].chars().next_back(), code[start + found.len()..].chars().next());
+        let is_call = after == Some('(');
+        !before.is_some_and(is_name) && !after.is_some_and(is_name) && !is_call
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn column_is_found_in_expressions_as_a_whole_name() {
+        for (expression, expected) in [
+            ("age <> 13", true),
+            ("(\"age\" > 0)", true),
+            ("page > 0 AND age_2 > 0", false),
+            ("kind <> 'age'", false),
+            ("kind <> 'it''s' AND age > 1", true),
+            ("age(born) > '1 day'", false),
+            ("lower(age)", true),
+        ] {
+            assert_eq!(mentions_column(expression, "age"), expected, "{expression}");
         }
     }
 }

@@ -98,11 +98,17 @@ pub(crate) trait TargetDatabase: Clone {
 
 /// Loads chunks of rows into a prepared table.
 pub(crate) trait ChunkLoader {
-    /// Loads a batch in one transaction. `commit` makes the checkpoint from the outcome.
+    /// Lets all following batches share one transaction, which `end_shared` ends.
+    fn share_transaction(&mut self);
+
+    /// Loads a batch in a transaction of its own, or in the shared one. `commit` makes the checkpoint from the outcome.
     async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
         &mut self,
         rows: Arc<T>,
         fence: Option<&Fence>,
         commit: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)>;
+
+    /// Commits the shared transaction with its checkpoint, or undoes it.
+    async fn end_shared(&mut self, fence: Option<&Fence>, commit: Option<&ChunkCommit>) -> Result<()>;
 }

@@ -33,6 +33,7 @@ enum Pool {
 /// A new database with its tables.
 pub struct Bench {
     pub connection: Connection,
+    pub url: String,
     pool: Pool,
     _folder: tempfile::TempDir,
     _server: Option<Server>,
@@ -56,29 +57,36 @@ impl Bench {
             Db::Sqlite => Pool::Sqlite(SqlitePool::connect(&format!("{url}?mode=rwc")).await.unwrap()),
             Db::Postgres => Pool::Postgres(PgPool::connect(&url).await.unwrap()),
         };
-        let schema = schema.map(str::to_owned);
-        let config =
-            ConnectionConfig { url: Secret::new(url), schema, read_only: false, checkpoints, functions: Vec::new() };
-        Self {
-            connection: {
-                // The tables exist before the import, as in production.
-                let pool = &pool;
-                for sql in ddl.split(";;").filter(|sql| !sql.trim().is_empty()) {
-                    execute(pool, sql).await;
-                }
-                Connections::new(&BTreeMap::from([("app".to_owned(), config)]), &Clock::system())
-                    .get("app")
-                    .await
-                    .unwrap()
-            },
-            pool,
-            _folder: folder,
-            _server: server,
+        // The tables exist before the import, as in production.
+        for sql in ddl.split(";;").filter(|sql| !sql.trim().is_empty()) {
+            execute(&pool, sql).await;
         }
+        Self { connection: connect(&url, checkpoints, schema).await, url, pool, _folder: folder, _server: server }
     }
 
     pub async fn execute(&self, sql: &str) {
         execute(&self.pool, sql).await;
+    }
+
+    /// Imports over a new connection, which may take another way to the database.
+    pub async fn reconnect(&mut self, url: &str) {
+        self.connection = connect(url, CheckpointMode::Table, None).await;
+    }
+
+    /// Executes statements that `;;` separates.
+    pub async fn execute_all(&self, sql: &str) {
+        for sql in sql.split(";;").filter(|sql| !sql.trim().is_empty()) {
+            execute(&self.pool, sql).await;
+        }
+    }
+
+    /// Imports as the next run does: the checkpoint of the import before is gone.
+    pub async fn import_anew(&self, spec: &CsvImport, source: &Memory) -> Result<Done> {
+        if self.connection.describe_table("afterload_checkpoints").await.is_ok() {
+            self.execute("DELETE FROM afterload_checkpoints").await;
+            self.execute("DELETE FROM afterload_rejects").await;
+        }
+        self.import(spec, source).await
     }
 
     /// Returns the text column of a query, row by row.
@@ -117,6 +125,13 @@ impl Bench {
     }
 }
 
+/// Opens a connection as steps do.
+async fn connect(url: &str, checkpoints: CheckpointMode, schema: Option<&str>) -> Connection {
+    let (url, schema) = (Secret::new(url.to_owned()), schema.map(str::to_owned));
+    let config = ConnectionConfig { url, schema, read_only: false, checkpoints, functions: Vec::new() };
+    Connections::new(&BTreeMap::from([("app".to_owned(), config)]), &Clock::system()).get("app").await.unwrap()
+}
+
 async fn execute(pool: &Pool, sql: &str) {
     let sql = AssertSqlSafe(sql.to_owned());
     match pool {
@@ -145,14 +160,21 @@ impl Done {
         self.seen.borrow().clone()
     }
 
-    /// Returns the codes of the error file with their rows and columns.
+    /// Returns the messages of the error file.
+    pub fn messages(&self) -> Vec<String> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
+        reader.records().map(|row| row.unwrap().iter().next_back().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Returns the codes of the error file with their rows and columns. Notes at its end are left out.
     pub fn codes(&self) -> Vec<(u64, String, String)> {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
         let row = |row: csv::StringRecord| {
             let at = row.len() - 6;
             (row[at + 1].parse().unwrap(), row[at + 3].to_owned(), row[at + 4].to_owned())
         };
-        reader.records().map(|record| row(record.unwrap())).collect()
+        let rows = reader.records().map(|record| row(record.unwrap()));
+        rows.filter(|(_, _, code)| !["csv_errors_omitted", "csv_rows_cut"].contains(&code.as_str())).collect()
     }
 }
 

@@ -89,8 +89,21 @@ async fn each_format_is_read_correctly_by_other_programs(database: Database) {
             [id as f64, id as f64 - 5.0, id as f64 * 1000.0 + 0.25, 0.1]
         );
     }
-    // Numbers with more digits than a spreadsheet keeps become text.
+    // Whole numbers with more digits than a spreadsheet keeps become text, because they may be IDs.
     assert_eq!(book["Sheet1"][11], json!([10, null, "9007199254740993", null, 1e300]));
+    if database == Database::Postgres {
+        let sql = "SELECT avg(x) AS average, sum(x) AS total, sum(x) / 3 AS third, 100.0 * sum(x) / 7 AS pct \
+                   FROM (VALUES (10.10::numeric), (20.20), (30.05)) v(x)";
+        let columns = json!({ "pct": { "format": "0.00" } });
+        let (_, bytes) = file(&app, json!({ "sql": sql, "format": "xlsx", "columns": columns })).await;
+        let row = &read("xlsx", &bytes)["Sheet1"][1];
+        assert_eq!(
+            *row,
+            json!([20.116_666_666_666_7, 60.35, 20.116_666_666_666_7, { "value": 862.142_857_142_857, "format": "0.00" }])
+        );
+    }
+    let (_, bytes) = file(&app, json!({ "sql": ALL, "format": "csv", "formulas": "keep" })).await;
+    assert_eq!((&read("csv", &bytes)[4][1], &read("csv", &bytes)[6][1]), (&json!("=1+1"), &json!("@x 'é' ü€😀")));
     app.finish().await;
 }
 

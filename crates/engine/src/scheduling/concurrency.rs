@@ -1,11 +1,10 @@
 //! The concurrency slot of a run.
 
 use crate::codes;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::config::EngineConfig;
-use crate::run_view::run_url;
+use crate::run_view::run_facts;
 use afterload_core::clock::Clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::redactor::Redactor;
@@ -24,7 +23,7 @@ pub(crate) fn concurrency_slot(
     run: &RunRecord,
 ) -> Result<Option<ConcurrencySlot>> {
     let Some(said) = &plan.concurrency else { return Ok(None) };
-    let facts = json!({ "id": run.id, "url": run_url(&config.base_url, &run.id), "pipeline": run.pipeline });
+    let facts = run_facts(&config.base_url, run);
     let params = crate::record_params::params_with_references(plan, run);
     let secrets = config.secrets.clone();
     let scope =

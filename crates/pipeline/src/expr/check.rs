@@ -11,8 +11,8 @@ use afterload_spanned_yaml::suggestion_hint;
 
 const EXPRESSION_ROOTS: [&str; 8] = ["params", "event", "steps", "run", "secrets", "item", "index", "file"];
 const OUTPUT_FILE_FIELDS: [&str; 4] = ["name", "stem", "extension", "step"];
-const RUN_FIELDS: [&str; 3] = ["id", "url", "pipeline"];
-const ENDED_RUN_FIELDS: [&str; 5] = ["id", "url", "pipeline", "status", "error"];
+const RUN_FIELDS: [&str; 4] = ["id", "url", "pipeline", "created_at"];
+const ENDED_RUN_FIELDS: [&str; 6] = ["id", "url", "pipeline", "created_at", "status", "error"];
 /// Every step has these fields in addition to its outputs.
 const COMMON_STEP_FIELDS: [&str; 2] = ["state", "error"];
 

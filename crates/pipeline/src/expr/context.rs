@@ -42,7 +42,7 @@ impl ExprContext {
         self.roots.get("event").is_some_and(|event| !event.is_none())
     }
 
-    /// Sets `run`: `id`, `url` and `pipeline`, and after the main steps also `status` and `error`.
+    /// Sets `run`: `id`, `url`, `pipeline` and `created_at`, and after the main steps also `status` and `error`.
     #[must_use]
     pub fn with_run(self, run: &Value) -> Self {
         self.set_root("run", to_jinja_value(run))

@@ -9,6 +9,7 @@ use super::TriggerDeps;
 use super::cron::CRON_SOURCE;
 use super::trigger_event::TriggerEvent;
 use crate::codes;
+use afterload_core::clock::format_rfc3339;
 use afterload_core::error::{ErrorCode, Result};
 use afterload_core::file_seals::FileSeals;
 use afterload_engine::{DedupKey, NewRun, StartOutcome, run_url};
@@ -68,6 +69,7 @@ impl TriggerDeps {
             "id": id,
             "url": run_url(&self.engine.config().base_url, &id),
             "pipeline": pipeline,
+            "created_at": format_rfc3339(self.engine.clock().now()),
         });
         let scope = ExprContext::new().with_event(event).with_run(&run).with_clock(self.engine.clock());
         let data = file_seals.seal_copy(event);

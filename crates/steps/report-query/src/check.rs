@@ -1,6 +1,6 @@
 //! Validates a report before a run.
 
-use super::{ReportCompression, ReportFormat, ReportQuery};
+use super::{FormulaMode, ReportCompression, ReportFormat, ReportQuery};
 use afterload_pipeline::Validator;
 use afterload_tabular::write::format::CellFormat;
 use afterload_target_db::SelectQuery;
@@ -20,6 +20,10 @@ impl ReportQuery {
         self.check_columns(check);
         if self.format == ReportFormat::Xlsx && self.compress != ReportCompression::None {
             check.report_invalid(&["compress"], "an `xlsx` file is packed already", "leave `compress` out");
+        }
+        if self.format != ReportFormat::Csv && self.formulas == FormulaMode::Keep {
+            let message = "`formulas` is for CSV; other formats keep texts apart from formulas";
+            check.report_invalid(&["formulas"], message, "leave `formulas` out");
         }
         if self.max_rows == 0 {
             check.report_invalid(&["max_rows"], "`max_rows` must be at least 1", "");

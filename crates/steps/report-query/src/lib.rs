@@ -57,6 +57,10 @@ pub struct ReportQuery {
     /// How columns are shown, by their names in the query; all others are shown as they are.
     #[serde(default)]
     pub columns: ReportColumns,
+    /// Whether a CSV puts a `'` before texts that a spreadsheet would run as formulas (`guard`), or leaves them as they are
+    /// (`keep`). `csv.import` takes the `'` off again.
+    #[serde(default)]
+    pub formulas: FormulaMode,
     /// The name of the file; the ending of its format is added if it has another one.
     #[serde(default)]
     pub name: Option<Templated<String>>,
@@ -79,12 +83,24 @@ pub struct ReportQuery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportFormat {
-    /// Comma-separated values in UTF-8, with a header; text that a spreadsheet would run has a `'` in front.
+    /// Comma-separated values in UTF-8, with a header.
     Csv,
-    /// A workbook; past 1,048,576 rows it has further sheets.
+    /// A workbook; past 1,048,576 rows it has further sheets. Numbers have 15 digits: fractions are rounded, longer whole numbers
+    /// are texts unless their column has a `format`.
     Xlsx,
     /// One JSON object per line.
     Jsonl,
+}
+
+/// What a CSV does with texts that a spreadsheet would run as formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FormulaMode {
+    /// Puts a `'` in front.
+    #[default]
+    Guard,
+    /// Leaves them as they are.
+    Keep,
 }
 
 /// How a report is packed.
@@ -148,6 +164,7 @@ timeout: 10m
             compress: self.compress,
             name: inner,
             columns: self.columns,
+            guard_formulas: self.formulas == FormulaMode::Guard,
             max_rows: self.max_rows,
             skip_if_empty: self.skip_if_empty,
             progress: ctx.progress.clone(),

@@ -33,6 +33,8 @@ pub struct ReportSpec {
     pub columns: ReportColumns,
     /// The maximum number of rows.
     pub max_rows: u64,
+    /// Whether cells that a spreadsheet would run as formulas are guarded.
+    pub guard_formulas: bool,
     /// Whether a report without rows creates no file.
     pub skip_if_empty: bool,
     /// Reports progress.
@@ -118,7 +120,7 @@ impl RowVisitor for ReportWriter {
         let mut buffer = Vec::with_capacity(COMPRESS_BUFFER_SIZE + (COMPRESS_BUFFER_SIZE >> 2));
         self.output = match self.spec.format {
             ReportFormat::Csv => {
-                csv::write_header(&shapes, &mut buffer);
+                csv::write_header(&shapes, self.spec.guard_formulas, &mut buffer);
                 let line = buffer.len();
                 FormatWriter::Csv { pack: pack(pipe)?, shapes, line, scratch: Vec::new(), buffer }
             }
@@ -137,7 +139,7 @@ impl RowVisitor for ReportWriter {
                 if self.column > 0 {
                     buffer.push(b',');
                 }
-                csv::write_cell(&shapes[self.column], cell, scratch, buffer);
+                csv::write_cell(&shapes[self.column], self.spec.guard_formulas, cell, scratch, buffer);
             }
             FormatWriter::Jsonl { keys, buffer, .. } => {
                 buffer.extend_from_slice(&keys[self.column]);

@@ -1,14 +1,17 @@
 //! Validates the `with:` block of `csv.import` before a run.
 
-use encoding_rs::Encoding;
-
-use super::column_codec::ColumnCodec;
-use super::columns::{ImportColumn, ImportColumnType};
-use super::{CsvImport, HeaderSpec, csv_format};
+use super::column_codec::{CodecContext, ColumnCodec};
+use super::columns::{BlankAction, ImportColumn, ImportColumnType, NumberSpec};
+use super::{CsvImport, HeaderSpec, KeyConflictAction, QuoteMode};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
+use afterload_tabular::read::csv_parser::{CsvDialect, CsvLimits};
+use afterload_tabular::read::text_encoding::TextEncoding;
 use afterload_target_db::{self as connections, DbColumnType};
+
+/// The largest field that may be set. Chunks of rows are much smaller than 4 GiB, so that 32 bits hold each offset.
+const MAX_FIELD_BYTES: u64 = 64 << 20;
 
 impl CsvImport {
     pub(super) fn check_options(&self, check: &mut Validator<'_>) {
@@ -24,6 +27,7 @@ impl CsvImport {
         if !(1..=100_000).contains(&self.chunk) {
             check.report_invalid(&["chunk"], "`chunk` must be from 1 to 100000", "10000 is a good choice");
         }
+        self.check_limits(check);
         if self.errors.file.is_empty() || self.errors.file.contains(['/', '\\', '\0', '\r', '\n']) {
             check.report_invalid(
                 &["errors", "file"],
@@ -41,6 +45,7 @@ impl CsvImport {
             ("encoding", self.declared_encoding().err()),
             ("delimiter", self.delimiter_byte().err()),
             ("quote", self.quote_byte().err()),
+            ("escape", self.escape_byte().err()),
         ];
         for (field, error) in settings {
             if let Some(error) = error {
@@ -65,6 +70,21 @@ impl CsvImport {
         }
     }
 
+    fn check_limits(&self, check: &mut Validator<'_>) {
+        if !(1..=MAX_FIELD_BYTES).contains(&self.max_field_size.0) {
+            check.report_invalid(&["max_field_size"], "`max_field_size` must be from 1b to 64mb", "1mb is the default");
+        }
+        if !(1..=65_536).contains(&self.max_columns) {
+            check.report_invalid(&["max_columns"], "`max_columns` must be from 1 to 65536", "16384 is the default");
+        }
+        if self.skip_footer > 1000 {
+            check.report_invalid(&["skip_footer"], "`skip_footer` must be at most 1000", "");
+        }
+        if let Some(Err(message)) = self.number.as_ref().map(NumberSpec::compile) {
+            check.report_invalid(&["number"], message, "such as `de`, or `{ decimal: \",\", thousands: \".\" }`");
+        }
+    }
+
     fn check_conflict(&self, check: &mut Validator<'_>) {
         let Some(conflict) = &self.into.on_conflict else { return };
         let path = ["into", "on_conflict", "keys"];
@@ -77,16 +97,32 @@ impl CsvImport {
             }
             check.report_invalid(&path, format!("key `{key}` is not imported"), "add it to `columns`");
         }
+        let path = ["into", "on_conflict", "update"];
+        match &conflict.update {
+            Some(_) if conflict.action != KeyConflictAction::Update => {
+                check.report_invalid(
+                    &path,
+                    "`update` names columns, but `action` does not update",
+                    "set `action: update`",
+                );
+            }
+            Some(columns) => {
+                for column in columns.iter().filter(|column| !self.columns.contains_key(*column)) {
+                    check.report_invalid(&path, format!("column `{column}` is not imported"), "add it to `columns`");
+                }
+            }
+            None => {}
+        }
     }
 
     /// The requested encoding; `None` for `auto`.
-    pub(super) fn declared_encoding(&self) -> Result<Option<&'static Encoding>> {
+    pub(super) fn declared_encoding(&self) -> Result<Option<TextEncoding>> {
         match self.encoding.as_str() {
             "auto" => Ok(None),
-            label => csv_format::encoding_for_label(label).map(Some).ok_or_else(|| {
+            label => TextEncoding::for_label(label).map(Some).ok_or_else(|| {
                 setting_error(
                     format!("unknown encoding `{label}`"),
-                    "such as `auto`, `utf-8`, `utf-16le` or `windows-1252`",
+                    "such as `auto`, `utf-8`, `utf-16le`, `windows-1252`, `cp850` or `mac_roman`",
                 )
             }),
         }
@@ -113,6 +149,35 @@ impl CsvImport {
             _ => Err(setting_error(format!("`{}` is not a quote", self.quote), "`none`, or one ASCII character")),
         }
     }
+
+    /// The escape before quotes; `None` if only doubled quotes are text.
+    fn escape_byte(&self) -> Result<Option<u8>> {
+        let delimiter = self.delimiter_byte().ok().flatten();
+        match self.escape.as_bytes() {
+            b"none" | b"" => Ok(None),
+            // A quote that escapes quotes is a doubled quote.
+            escape if escape == self.quote.as_bytes() => Ok(None),
+            [byte] if byte.is_ascii_punctuation() && Some(*byte) != delimiter => Ok(Some(*byte)),
+            _ => Err(setting_error(
+                format!("`{}` is not an escape", self.escape),
+                "`none`, or one punctuation mark such as `\\` that is not the delimiter",
+            )),
+        }
+    }
+
+    /// The dialect, with a comma in place of the delimiter.
+    pub(super) fn base_dialect(&self) -> Result<CsvDialect> {
+        Ok(CsvDialect {
+            escape: self.escape_byte()?,
+            lenient_quotes: self.quotes == QuoteMode::Lenient,
+            ..CsvDialect::new(b',', self.quote_byte()?)
+        })
+    }
+
+    /// The limits of records.
+    pub(super) fn limits(&self) -> CsvLimits {
+        CsvLimits::new(self.max_field_size.0.min(MAX_FIELD_BYTES) as usize, self.max_columns.min(65_536) as usize)
+    }
 }
 
 fn setting_error(message: String, hint: &str) -> Error {
@@ -135,19 +200,24 @@ fn check_column(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
         not_null: false,
         max_length: None,
     };
-    // Without a declared type, only the table decides whether `min` and `max` fit.
-    let limited = column.kind.is_none() && (column.min.is_some() || column.max.is_some());
-    let assumed = match limited {
-        true => ImportColumn { min: None, max: None, ..column.clone() },
-        false => column.clone(),
-    };
-    if let Err((field, message)) = ColumnCodec::new(&assumed, &untyped, false).map(drop) {
+    // Without a declared type, only the table decides whether `min`, `max` and the format of numbers fit. What an expression
+    // gives is known when the step runs.
+    let mut assumed = column.clone();
+    if column.kind.is_none() {
+        (assumed.min, assumed.max, assumed.number) = (None, None, None);
+    }
+    if column.value.as_ref().and_then(serde_json::Value::as_str).is_some_and(|text| text.contains("${{")) {
+        assumed.value = None;
+    }
+    if let Err((field, message)) = ColumnCodec::new(&assumed, &untyped, CodecContext::default()).map(drop) {
         check.report_invalid(&at(field), message, "");
     }
+    check_column_options(name, column, check);
     if column.min_length > column.max_length && column.max_length.is_some() {
         check.report_invalid(&at("min_length"), "`min_length` is greater than `max_length`", "");
     }
-    if column.formats.is_empty() {
+    let dated = !column.formats.is_empty() || column.timezone.is_some() || column.year_pivot.is_some();
+    if !dated {
         return;
     }
     if !matches!(column.kind, None | Some(ImportColumnType::Date | ImportColumnType::Datetime)) {
@@ -156,6 +226,25 @@ fn check_column(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
             "`formats` is for dates and times",
             "set `type: date` or `type: datetime`",
         );
+    }
+}
+
+/// Reports options that contradict each other.
+fn check_column_options(name: &str, column: &ImportColumn, check: &mut Validator<'_>) {
+    let at = |field| ["columns", name, field];
+    if column.value.is_some() && (column.default.is_some() || !column.matches.is_empty()) {
+        let message = "`value` is the same in every row, so `match` and `default` mean nothing beside it";
+        check.report_invalid(&at("value"), message, "leave one of them out");
+    }
+    let has_default = column.default.as_ref().is_some_and(|default| !default.is_null());
+    if column.on_blank == BlankAction::Keep && has_default {
+        let message = "`on_blank: keep` and `default` contradict each other: an empty cell writes nothing";
+        check.report_invalid(&at("on_blank"), message, "use `on_blank: default`, or leave `default` out");
+    }
+    let has_words = column.true_values.is_some() || column.false_values.is_some();
+    if has_words && !matches!(column.kind, None | Some(ImportColumnType::Boolean)) {
+        let message = "`true_values` and `false_values` are for booleans";
+        check.report_invalid(&at("true_values"), message, "set `type: boolean`, or use `map`");
     }
 }
 
@@ -205,6 +294,24 @@ mod tests {
             (json!({ "header": false }), "needs the names of its columns"),
             (json!({ "header": ["a", "a"] }), "names `a` twice"),
             (json!({ "chunk": 0 }), "`chunk` must be"),
+            (json!({ "escape": "ab" }), "`ab` is not an escape"),
+            (json!({ "escape": ";", "delimiter": ";" }), "`;` is not an escape"),
+            (json!({ "number": "xx" }), "`xx` is not a known locale"),
+            (json!({ "max_field_size": "1gb" }), "`max_field_size` must be"),
+            (json!({ "max_columns": 0 }), "`max_columns` must be"),
+            (json!({ "skip_footer": 1001 }), "`skip_footer` must be"),
+            (json!({ "columns": { "a": { "value": 1, "default": 2 } } }), "`value` is the same in every row"),
+            (json!({ "columns": { "a": { "on_blank": "keep", "default": 2 } } }), "`on_blank: keep`"),
+            (json!({ "columns": { "a": { "type": "integer", "true_values": ["x"] } } }), "are for booleans"),
+            (json!({ "columns": { "a": { "timezone": "Mars/Olympus" } } }), "is not a time zone"),
+            (
+                json!({ "into": { "table": "t", "on_conflict": { "keys": ["a"], "action": "update", "update": ["b"] } } }),
+                "column `b` is not imported",
+            ),
+            (
+                json!({ "into": { "table": "t", "on_conflict": { "keys": ["a"], "action": "skip", "update": ["a"] } } }),
+                "`action` does not update",
+            ),
             (json!({ "errors": { "file": "../x.csv" } }), "`errors.file`"),
         ];
         for (with, message) in cases {
@@ -212,6 +319,12 @@ mod tests {
             let [(code, text)] = problems.as_slice() else { panic!("{with}: {problems:?}") };
             assert!(*code == "definition_invalid" && text.contains(message), "{with}: {text}");
         }
+    }
+
+    #[test]
+    fn constants_may_be_expressions() {
+        let columns = json!({ "a": { "type": "integer", "value": "${{ params.tenant }}" }, "b": { "number": "de" } });
+        assert_eq!(found(json!({ "columns": columns, "number": { "decimal": "," } })), []);
     }
 
     #[test]

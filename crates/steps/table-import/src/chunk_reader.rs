@@ -1,5 +1,6 @@
 //! The blocking half of an import: reads bytes and sends checked chunks. It waits while the writer is busy.
 
+use std::collections::VecDeque;
 use std::sync::mpsc as std_mpsc;
 
 use bytes::Bytes;
@@ -7,11 +8,10 @@ use tokio::sync::mpsc;
 
 use super::chunk::{BoundColumn, ImportChunk};
 use super::csv_format::CsvFormat;
-use super::rejects::RejectFormat;
+use super::rejects::{NOTE_CODES, RejectFormat};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_tabular::read::csv_parser::{CsvParser, CsvRecord};
-use afterload_tabular::read::detect::DetectedEncoding;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
 /// Bytes from the object store, or `None` at the end of the file.
@@ -29,6 +29,8 @@ pub struct ChunkReader {
     pub chunk: u64,
     /// The number of the last row to read.
     pub max_rows: u64,
+    /// The number of records at the end of the file that are no rows.
+    pub skip_footer: usize,
     /// Rows that earlier attempts have read.
     pub row: u64,
     /// The decoder, ready for the first bytes.
@@ -45,9 +47,9 @@ pub struct ChunkReader {
 
 /// The reason why the reader stops early.
 enum StopReason {
-    /// The file or its source has an error.
+    /// The source has an error.
     Error(Error),
-    /// The requested number of rows has been read.
+    /// The file has ended, or the requested number of rows has been read.
     Done,
     /// The receiver of the chunks is gone.
     Disconnected,
@@ -57,8 +59,22 @@ struct ReaderState<'a> {
     reader: &'a mut ChunkReader,
     current: ImportChunk,
     record: CsvRecord,
+    /// The last records, which may belong to the footer.
+    held: VecDeque<HeldRecord>,
+    /// Records whose memory can be used again.
+    unused: Vec<CsvRecord>,
+    /// Blank rows before the next record.
+    blank: u64,
     chunks: &'a mpsc::Sender<Result<ImportChunk>>,
     spare: &'a std_mpsc::Receiver<ImportChunk>,
+}
+
+/// A record, and the position after it.
+struct HeldRecord {
+    record: CsvRecord,
+    next_line: u64,
+    read: u64,
+    blank: u64,
 }
 
 impl ChunkReader {
@@ -71,7 +87,16 @@ impl ChunkReader {
     ) {
         let current = ImportChunk::new(self.rules.len());
         let (from, read) = (self.from, self.read);
-        let mut state = ReaderState { reader: &mut self, current, record: CsvRecord::default(), chunks, spare };
+        let mut state = ReaderState {
+            reader: &mut self,
+            current,
+            record: CsvRecord::default(),
+            held: VecDeque::new(),
+            unused: Vec::new(),
+            blank: 0,
+            chunks,
+            spare,
+        };
         state.set_position(from.0, from.1, read);
         let stop = state.read_all(&mut fed);
         let sent = match stop {
@@ -91,9 +116,6 @@ impl ChunkReader {
 
 impl ReaderState<'_> {
     fn read_all(&mut self, fed: &mut mpsc::Receiver<ByteChunk>) -> StopReason {
-        if self.reader.row >= self.reader.max_rows {
-            return StopReason::Done;
-        }
         loop {
             let done = match fed.blocking_recv() {
                 None => Err(StopReason::Disconnected),
@@ -117,19 +139,20 @@ impl ReaderState<'_> {
             return Err(StopReason::Error(Error::new(codes::SOURCE_TRUNCATED, message)));
         }
         self.read_bytes(&[], true)?;
-        if self.reader.parser.finish(&mut self.record).map_err(StopReason::Error)? {
-            self.add_row()?;
+        while self.reader.parser.finish(&mut self.record) {
+            self.add_record()?;
         }
+        let held = self.held.iter().map(|held| held.blank).sum::<u64>();
+        self.current.blank += held + self.blank + self.reader.parser.take_blank_lines();
         Err(StopReason::Done)
     }
 
     fn read_bytes(&mut self, bytes: &[u8], last: bool) -> Result<(), StopReason> {
         // The closure below borrows the other fields, so the decoder is moved out and put back.
-        let idle = Utf8Decoder::new(DetectedEncoding { encoding: encoding_rs::UTF_8, bom_len: 0 }, 0).0;
-        let mut decode = std::mem::replace(&mut self.reader.decode, idle);
+        let mut decode = std::mem::take(&mut self.reader.decode);
         let done = decode.decode_chunk(bytes, last, |mut piece| {
-            while self.reader.parser.read_record(&mut piece, &mut self.record).map_err(StopReason::Error)? {
-                self.add_row()?;
+            while self.reader.parser.read_record(&mut piece, &mut self.record) {
+                self.add_record()?;
             }
             Ok(())
         });
@@ -137,18 +160,46 @@ impl ReaderState<'_> {
         done
     }
 
-    fn add_row(&mut self) -> Result<(), StopReason> {
-        let ChunkReader { layout, rules, format, row, .. } = &mut *self.reader;
-        *row += 1;
-        self.record.drop_trailing_empty(layout.width);
-        self.current.push_record(&self.record, *row, layout, rules, format);
-        // UTF-8 offsets equal file offsets. For other encodings, the bytes fed so far are the best estimate.
-        let utf8 = layout.encoding.encoding == encoding_rs::UTF_8;
-        let read = if utf8 { self.record.end } else { self.reader.read };
-        self.set_position(self.record.end, self.reader.parser.current_line(), read);
-        if self.reader.row >= self.reader.max_rows {
+    /// Adds the record that was just read, or holds it back because it may belong to the footer.
+    fn add_record(&mut self) -> Result<(), StopReason> {
+        let ChunkReader { layout, parser, read, skip_footer, .. } = &mut *self.reader;
+        self.blank += parser.take_blank_lines();
+        if is_no_row(&self.record, layout) {
+            self.blank += 1;
+            return Ok(());
+        }
+        let (next_line, read, blank) = (parser.current_line(), *read, std::mem::take(&mut self.blank));
+        if *skip_footer == 0 {
+            return self.add_row(next_line, read, blank);
+        }
+        let record = std::mem::replace(&mut self.record, self.unused.pop().unwrap_or_default());
+        self.held.push_back(HeldRecord { record, next_line, read, blank });
+        if self.held.len() <= *skip_footer {
+            return Ok(());
+        }
+        let Some(HeldRecord { record, next_line, read, blank }) = self.held.pop_front() else { return Ok(()) };
+        self.unused.push(std::mem::replace(&mut self.record, record));
+        self.add_row(next_line, read, blank)
+    }
+
+    /// Adds `self.record` as a row.
+    fn add_row(&mut self, next_line: u64, read: u64, blank: u64) -> Result<(), StopReason> {
+        let ChunkReader { layout, rules, format, row, max_rows, .. } = &mut *self.reader;
+        // Only the next row shows that the file has more of them.
+        if *row >= *max_rows {
+            self.current.cut = true;
             return Err(StopReason::Done);
         }
+        *row += 1;
+        self.record.drop_trailing_empty(layout.width);
+        if layout.pad_short && layout.data_fields.is_none() && self.record.fault.is_none() {
+            self.record.pad_fields(layout.width);
+        }
+        self.current.blank += blank;
+        self.current.push_record(&self.record, *row, layout, rules, format);
+        // UTF-8 offsets equal file offsets. For other encodings, the bytes fed so far are the best estimate.
+        let read = if layout.encoding.encoding.is_utf8() { self.record.end } else { read };
+        self.set_position(self.record.end, next_line, read);
         if self.current.is_full(self.reader.chunk) {
             self.send_chunk(false)?;
         }
@@ -171,3 +222,18 @@ impl ReaderState<'_> {
         Ok(())
     }
 }
+
+/// Whether a record is blank, or a note that one of our error files ends with.
+fn is_no_row(record: &CsvRecord, layout: &CsvFormat) -> bool {
+    let (Some(data), Some((code, _))) = (&layout.data_fields, layout.error_fields) else {
+        return layout.skip_blank && record.is_blank();
+    };
+    let field = |at: usize| record.iter_fields().nth(at).unwrap_or_default();
+    if record.ends.len() != layout.width || data.iter().any(|at| !field(*at).trim_ascii().is_empty()) {
+        return false;
+    }
+    layout.skip_blank && field(code).is_empty() || NOTE_CODES.iter().any(|known| known.name().as_bytes() == field(code))
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,9 @@
 pub(crate) use afterload_core::codes::{INTERNAL_ERROR, STEP_STOPPED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;
+pub(crate) use afterload_tabular::codes::{
+    CSV_FIELD_TOO_LARGE, CSV_RECORD_TOO_LARGE, CSV_STRAY_QUOTE, CSV_TOO_MANY_COLUMNS, CSV_UNCLOSED_QUOTE,
+};
 pub(crate) use afterload_target_db::codes::CHECKPOINT_INVALID;
 
 pub const CONNECTION_NEEDS_CHECKPOINTS: ErrorCode =
@@ -13,6 +16,8 @@ pub const CONNECTION_NEEDS_CHECKPOINTS: ErrorCode =
             "use `on_conflict` with `action: update` or `skip`, or allow `checkpoints: table` on the connection",
         );
 pub const CSV_EMPTY: ErrorCode = ErrorCode::permanent("csv_empty", "The file is empty");
+pub const CSV_ERRORS_OMITTED: ErrorCode =
+    ErrorCode::permanent("csv_errors_omitted", "The error file lacks rejected rows").with_status(422);
 pub const CSV_HEADER_DUPLICATE: ErrorCode =
     ErrorCode::permanent("csv_header_duplicate", "Two columns of the header fit the same column of the import")
         .with_hint("rename or remove all but one, or make `match` name just one");
@@ -21,12 +26,12 @@ pub const CSV_HEADER_MISSING: ErrorCode =
 pub const CSV_INVALID_TEXT: ErrorCode =
     ErrorCode::permanent("csv_invalid_text", "The row is not valid text").with_status(422);
 pub const CSV_NOT_TEXT: ErrorCode =
-    ErrorCode::permanent("csv_not_text", "The file is not text").with_hint("save or unpack it as CSV and upload that");
+    ErrorCode::permanent("csv_not_text", "The file is not a CSV").with_hint("save or unpack it as CSV and upload that");
 pub const CSV_NUL: ErrorCode = ErrorCode::permanent("csv_nul", "The row holds a NUL character").with_status(422);
 pub const CSV_RAGGED: ErrorCode =
     ErrorCode::permanent("csv_ragged", "The row has more or fewer fields than the header").with_status(422);
-pub const CSV_STRAY_QUOTE: ErrorCode =
-    ErrorCode::permanent("csv_stray_quote", "Text follows a closing quote").with_status(422);
+pub const CSV_ROWS_CUT: ErrorCode =
+    ErrorCode::permanent("csv_rows_cut", "The import ended before the end of the file").with_status(422);
 pub const CSV_TOO_MANY_REJECTS: ErrorCode =
     ErrorCode::permanent("csv_too_many_rejects", "More rows were rejected than the import tolerates")
         .with_hint("rows that were already imported stay; correct the file or the rules of the columns");
@@ -42,6 +47,8 @@ pub const VALUE_PATTERN: ErrorCode =
 pub const VALUE_REQUIRED: ErrorCode =
     ErrorCode::permanent("value_required", "The column requires a value").with_status(422);
 pub const VALUE_TOO_LONG: ErrorCode = ErrorCode::permanent("value_too_long", "The value is too long").with_status(422);
+pub const VALUE_TOO_PRECISE: ErrorCode =
+    ErrorCode::permanent("value_too_precise", "The number has more digits than the column keeps").with_status(422);
 pub const VALUE_TOO_SHORT: ErrorCode =
     ErrorCode::permanent("value_too_short", "The value is too short").with_status(422);
 
@@ -49,13 +56,14 @@ pub const VALUE_TOO_SHORT: ErrorCode =
 pub const CODES: &[ErrorCode] = &[
     CONNECTION_NEEDS_CHECKPOINTS,
     CSV_EMPTY,
+    CSV_ERRORS_OMITTED,
     CSV_HEADER_DUPLICATE,
     CSV_HEADER_MISSING,
     CSV_INVALID_TEXT,
     CSV_NOT_TEXT,
     CSV_NUL,
     CSV_RAGGED,
-    CSV_STRAY_QUOTE,
+    CSV_ROWS_CUT,
     CSV_TOO_MANY_REJECTS,
     SOURCE_TRUNCATED,
     VALUE_INVALID,
@@ -64,5 +72,6 @@ pub const CODES: &[ErrorCode] = &[
     VALUE_PATTERN,
     VALUE_REQUIRED,
     VALUE_TOO_LONG,
+    VALUE_TOO_PRECISE,
     VALUE_TOO_SHORT,
 ];

@@ -1,14 +1,14 @@
 //! The format of a file: encoding, delimiter, header, and the start of the data. It is detected from the first bytes.
 
-use encoding_rs::{Encoding, UTF_8};
-
 use super::columns::ImportColumn;
+use super::header_search::{HeadText, HeaderRecord, WantedHeaders, find_header};
 use super::rejects::REJECT_COLUMNS;
-use super::{CsvImport, HeaderSpec};
+use super::{BlankRows, Confidence, CsvImport, DetectedFormat, FormulaGuards, HeaderSpec, ShortRows};
 use crate::codes;
 use afterload_core::error::{Error, Result};
-use afterload_tabular::read::csv_parser::{CsvDialect, CsvParser, CsvRecord};
-use afterload_tabular::read::detect::{self, DetectedEncoding};
+use afterload_tabular::read::csv_parser::{CsvDialect, CsvLimits};
+use afterload_tabular::read::detect::{self, CANDIDATE_DELIMITERS, DetectedEncoding};
+use afterload_tabular::read::header_name::{find_near_headers, normalize_header};
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
 /// How many bytes are read for the detection. The header must fit into them.
@@ -21,83 +21,136 @@ pub struct CsvFormat {
     pub encoding: DetectedEncoding,
     /// The delimiter and the quote.
     pub dialect: CsvDialect,
+    /// The limits of records.
+    pub limits: CsvLimits,
+    /// How sure the detection of the delimiter is.
+    pub confidence: detect::Confidence,
     /// The names of the data columns.
     pub header: Vec<String>,
+    /// The line of the header; `None` if the pipeline names the columns.
+    pub header_line: Option<u64>,
     /// The number of fields in a valid record.
     pub width: usize,
     /// In a corrected error file: the indexes of the data fields.
     pub data_fields: Option<Vec<usize>>,
     /// In a corrected error file: the indexes of `_error_code` and `_error_message`.
     pub error_fields: Option<(usize, usize)>,
+    /// Whether blank rows are left out.
+    pub skip_blank: bool,
+    /// Whether short rows are filled up.
+    pub pad_short: bool,
+    /// Whether the guards of formulas are taken off.
+    pub strip_guards: bool,
     /// The offset at which the data starts.
     pub offset: u64,
     /// The line at which the data starts.
     pub line: u64,
 }
 
+/// Where the cells of a column come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnSource {
+    /// A field of the file.
+    Field(usize),
+    /// The constant of the column.
+    Constant,
+    /// The file lacks the column, so new rows have its default.
+    Missing,
+}
+
 impl CsvFormat {
     /// Detects the format from the first bytes of a file. `whole` is true if they are the entire file.
     ///
     /// # Errors
-    /// `csv_not_text`, `csv_empty`, `csv_header_too_large`, an error of the parser, or an invalid setting.
+    /// `csv_not_text`, `csv_empty`, a fault of the header, or an invalid setting.
     pub fn from_sample(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
         if let Some(what) = detect::detect_other_format(sample) {
             return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV")));
         }
-        let found = detect::detect_encoding(sample, whole, spec.declared_encoding()?);
-        let (text, base) = decode_sample(sample, whole, found);
-        let (skipped, line) = skip_lines(&text, spec.skip_rows);
-        let quote = spec.quote_byte()?;
-        let delimiter = match spec.delimiter_byte()? {
-            Some(delimiter) => delimiter,
-            None => detect::detect_delimiter(&text[skipped..], whole, quote),
+        let encoding = detect::detect_encoding(sample, whole, spec.declared_encoding()?);
+        let (text, base) = decode_sample(sample, whole, encoding);
+        let sep = read_sep_line(&text);
+        let (skipped, line) = match (sep, spec.skip_rows) {
+            (Some((end, _)), 0) => (end, 2),
+            _ => skip_lines(&text, spec.skip_rows),
         };
-        let dialect = CsvDialect { delimiter, quote };
-        let (from, mut record) = (base + skipped as u64, CsvRecord::default());
-        let mut parser = CsvParser::new(dialect, from, line);
-        let mut input = &text[skipped..];
-        let found_record = parser.read_record(&mut input, &mut record)? || (whole && parser.finish(&mut record)?);
-        if !found_record && !whole {
-            return Err(parser.unfinished_error(&record).context("reading the header"));
-        }
-        let names =
-            record.iter_fields().map(|field| String::from_utf8_lossy(field).trim().to_owned()).collect::<Vec<_>>();
-        let names = if found_record { names } else { Vec::new() };
-        let corrected = REJECT_COLUMNS.iter().all(|added| names.iter().any(|name| name == added));
-        let (header, behind) = match &spec.header {
-            HeaderSpec::Names(header) if !corrected => (header.clone(), false),
-            _ if !found_record => return Err(Error::new(codes::CSV_EMPTY, "the file has no header: it is empty")),
-            _ => (names, true),
+        let limits = spec.limits();
+        let dialect = spec.base_dialect()?;
+        let head = HeadText { text: &text[skipped..], whole, limits, offset: base + skipped as u64, line };
+        let (delimiters, sure) = match (spec.delimiter_byte()?, sep) {
+            (Some(delimiter), _) => (vec![delimiter], true),
+            (None, Some((_, delimiter))) => (vec![delimiter], true),
+            (None, None) => (candidates(&head, dialect), false),
+        };
+        let wanted = WantedHeaders::new(&spec.columns);
+        let deep = spec.skip_rows == 0 && matches!(spec.header, HeaderSpec::Flag(true));
+        let found = find_header(&head, &delimiters, dialect, &wanted, deep);
+        let delimiter = found.as_ref().map_or(delimiters[0], |found| found.delimiter);
+        let confidence = match &found {
+            _ if sure => detect::Confidence::High,
+            Some(found) if found.matched > 1 => detect::Confidence::High,
+            _ => detect::detect_delimiter(head.text, whole, dialect).1,
+        };
+        let dialect = CsvDialect { delimiter, ..dialect };
+        let corrected = found.as_ref().is_some_and(|found| is_error_file(&found.names));
+        let (header, place) = match (&spec.header, found) {
+            (HeaderSpec::Names(header), _) if !corrected => (header.clone(), None),
+            (_, None) => return Err(Error::new(codes::CSV_EMPTY, "the file has no header: it is empty")),
+            (_, Some(found)) => {
+                check_header_record(&found, whole)?;
+                (found.names, Some((found.line, found.end, found.next_line)))
+            }
         };
         let data = corrected.then(|| {
             (0..header.len()).filter(|at| !REJECT_COLUMNS.contains(&header[*at].as_str())).collect::<Vec<_>>()
         });
-        let place = |name: &str| header.iter().position(|known| known == name);
-        let notes = if corrected { place("_error_code").zip(place("_error_message")) } else { None };
+        let index = |name: &str| header.iter().position(|known| known == name);
+        let notes = if corrected { index("_error_code").zip(index("_error_message")) } else { None };
         let width = header.len();
         let header = match &data {
             Some(data) => data.iter().map(|at| header[*at].clone()).collect(),
             None => header,
         };
-        let (offset, line) = if behind { (record.end, parser.current_line()) } else { (from, line) };
-        Ok(Self { encoding: found, dialect, header, width, data_fields: data, error_fields: notes, offset, line })
+        let (header_line, offset, line) = match place {
+            Some((header_line, offset, line)) => (Some(header_line), offset, line),
+            None => (None, head.offset, line),
+        };
+        Ok(Self {
+            encoding,
+            dialect,
+            limits,
+            confidence,
+            header,
+            header_line,
+            width,
+            data_fields: data,
+            error_fields: notes,
+            skip_blank: spec.blank_rows == BlankRows::Skip,
+            pad_short: spec.short_rows == ShortRows::Pad,
+            strip_guards: spec.formula_guards == FormulaGuards::Strip,
+            offset,
+            line,
+        })
     }
 
-    /// The field index of each configured column; `None` if the column's default is used.
+    /// The source of each configured column.
     ///
     /// # Errors
     /// `csv_header_missing` or `csv_header_duplicate`.
-    pub fn map_columns(&self, columns: &[(&str, &ImportColumn)]) -> Result<Vec<Option<usize>>> {
-        let (mut fields, mut missing) = (Vec::new(), Vec::new());
+    pub fn map_columns(&self, columns: &[(&str, &ImportColumn)]) -> Result<Vec<ColumnSource>> {
+        let headers = self.header.iter().map(|name| normalize_header(name)).collect::<Vec<_>>();
+        let (mut sources, mut missing) = (Vec::new(), Vec::new());
         for (name, column) in columns {
-            let own = [(*name).to_owned()];
-            let wanted = if column.matches.is_empty() { &own[..] } else { &column.matches };
-            let is_wanted = |at: &usize| wanted.iter().any(|wanted| same_header(wanted, &self.header[*at]));
-            let found = (0..self.header.len()).filter(is_wanted).collect::<Vec<_>>();
+            if column.value.is_some() {
+                sources.push(ColumnSource::Constant);
+                continue;
+            }
+            let wanted = column.wanted_headers(name).iter().map(|name| normalize_header(name)).collect::<Vec<_>>();
+            let found = (0..headers.len()).filter(|at| wanted.contains(&headers[*at])).collect::<Vec<_>>();
             match found.as_slice() {
-                [field] => fields.push(Some(*field)),
-                [] if column.default.is_some() => fields.push(None),
-                [] => missing.push(format!("`{name}` (looked for {})", quote_names(wanted))),
+                [field] => sources.push(ColumnSource::Field(*field)),
+                [] if column.default.is_some() => sources.push(ColumnSource::Missing),
+                [] => missing.push((*name, column.wanted_headers(name))),
                 many => {
                     let names = many.iter().map(|at| self.header[*at].clone()).collect::<Vec<_>>();
                     let message = format!("{} headers stand for column `{name}`: {}", many.len(), quote_names(&names));
@@ -105,22 +158,77 @@ impl CsvFormat {
                 }
             }
         }
-        if missing.is_empty() {
-            return Ok(fields);
+        if missing.is_empty() { Ok(sources) } else { Err(self.missing_headers_error(&missing)) }
+    }
+
+    fn missing_headers_error(&self, missing: &[(&str, Vec<String>)]) -> Error {
+        let (mut parts, mut near) = (Vec::new(), serde_json::Map::new());
+        for (name, wanted) in missing {
+            let headers = || self.header.iter().map(String::as_str);
+            let mut close = wanted.iter().flat_map(|wanted| find_near_headers(wanted, headers())).collect::<Vec<_>>();
+            close.dedup();
+            close.truncate(3);
+            let close = close.into_iter().map(str::to_owned).collect::<Vec<_>>();
+            let hint = if close.is_empty() { String::new() } else { format!("; near: {}", quote_names(&close)) };
+            parts.push(format!("`{name}` (looked for {}{hint})", quote_names(wanted)));
+            near.insert((*name).to_owned(), close.into());
         }
-        let message = format!("the file has no header for {}", missing.join(", "));
-        Err(Error::new(codes::CSV_HEADER_MISSING, message).with_hint(format!(
-            "it has {}; add its spelling to the column's `match`, or give the column a `default`",
-            quote_names(&self.header)
-        )))
+        let line = self.header_line.map_or_else(String::new, |line| format!(" on line {line}"));
+        let message = format!("the file has no header for {}", parts.join(", "));
+        Error::new(codes::CSV_HEADER_MISSING, message)
+            .with_hint(format!(
+                "the header{line} has {}; if the table begins further down, set `skip_rows`; or add the spelling to the \
+                 column's `match`, or give the column a `default`",
+                quote_names(&self.header)
+            ))
+            .with_details(serde_json::json!({ "near": near, "headers": self.header, "line": self.header_line }))
+    }
+
+    /// Converts the format for the outputs.
+    pub fn to_detected(&self) -> DetectedFormat {
+        DetectedFormat {
+            encoding: self.encoding.encoding.name(),
+            delimiter: (self.dialect.delimiter as char).to_string(),
+            confidence: match self.confidence.min(self.encoding.confidence) {
+                detect::Confidence::Low => Confidence::Low,
+                detect::Confidence::Medium => Confidence::Medium,
+                detect::Confidence::High => Confidence::High,
+            },
+            header_line: self.header_line,
+        }
     }
 }
 
-fn same_header(one: &str, two: &str) -> bool {
-    one.trim().to_lowercase() == two.to_lowercase()
+/// Whether the names are those of an error file.
+fn is_error_file(names: &[String]) -> bool {
+    REJECT_COLUMNS.iter().all(|added| names.iter().any(|name| name == added))
 }
 
-fn quote_names(names: &[String]) -> String {
+/// The delimiters to try, the detected one first.
+fn candidates(head: &HeadText<'_>, dialect: CsvDialect) -> Vec<u8> {
+    let likely = detect::detect_delimiter(head.text, head.whole, dialect).0;
+    let others = CANDIDATE_DELIMITERS.into_iter().filter(|delimiter| *delimiter != likely);
+    std::iter::once(likely).chain(others).collect()
+}
+
+fn check_header_record(found: &HeaderRecord, whole: bool) -> Result<()> {
+    let error = |code, message: String| {
+        Err(Error::new(code, message)
+            .context("reading the header")
+            .with_details(serde_json::json!({ "line": found.line, "offset": found.end })))
+    };
+    match found.fault {
+        Some(fault) => error(*fault.code(), fault.message()),
+        None if found.unfinished && !whole => {
+            let message = format!("the header is larger than {} KiB", HEADER_SAMPLE_SIZE >> 10);
+            error(codes::CSV_RECORD_TOO_LARGE, message)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Formats names for a message.
+pub fn quote_names(names: &[String]) -> String {
     let some = names.iter().take(30).map(|name| format!("`{}`", name.chars().take(60).collect::<String>()));
     let more = if names.len() > 30 { ", …" } else { "" };
     format!("{}{more}", some.collect::<Vec<_>>().join(", "))
@@ -128,7 +236,7 @@ fn quote_names(names: &[String]) -> String {
 
 /// Decodes the sample to UTF-8, and returns the offset of its first byte.
 fn decode_sample(sample: &[u8], whole: bool, found: DetectedEncoding) -> (Vec<u8>, u64) {
-    if found.encoding == UTF_8 {
+    if found.encoding.is_utf8() {
         return (sample[found.bom_len..].to_vec(), found.bom_len as u64);
     }
     let (mut decode, _) = Utf8Decoder::new(found, 0);
@@ -140,6 +248,26 @@ fn decode_sample(sample: &[u8], whole: bool, found: DetectedEncoding) -> (Vec<u8
     match kept {
         Ok(()) => (text, 0),
     }
+}
+
+/// Reads a first line such as `sep=;`, by which Excel names the delimiter. Returns the end of the line, too.
+fn read_sep_line(text: &[u8]) -> Option<(usize, u8)> {
+    let end = memchr::memchr2(b'\n', b'\r', text)?;
+    let line = text[..end].trim_ascii_end();
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    let (name, delimiter) = line.split_at_checked(4)?;
+    // A tab at the end of the line is no blank here.
+    let delimiter = match (delimiter, text[..end].get(4)) {
+        ([delimiter], _) => *delimiter,
+        ([], Some(b'\t')) => b'\t',
+        _ => return None,
+    };
+    let fits = name.eq_ignore_ascii_case(b"sep=") && delimiter.is_ascii() && delimiter != b'"';
+    fits.then(|| (end + line_end_length(&text[end..]), delimiter))
+}
+
+fn line_end_length(text: &[u8]) -> usize {
+    if text.starts_with(b"\r\n") { 2 } else { 1 }
 }
 
 /// Skips `count` lines, and returns the offset and line of the next one. The header of a corrected error file ends the
@@ -154,13 +282,8 @@ fn skip_lines(text: &[u8], count: u64) -> (usize, u64) {
         if corrected {
             break;
         }
-        at += end + if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        at += end + line_end_length(&rest[end..]);
         line += 1;
     }
     (at, line)
-}
-
-/// Finds an encoding by its label in the WHATWG standard.
-pub fn encoding_for_label(label: &str) -> Option<&'static Encoding> {
-    Encoding::for_label(label.as_bytes()).filter(|encoding| *encoding != encoding_rs::REPLACEMENT)
 }

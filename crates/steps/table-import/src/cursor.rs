@@ -31,8 +31,14 @@ pub struct ImportCursor {
     pub skipped: u64,
     /// Rows that were rejected. This is also the number of the last reject.
     pub rejected: u64,
-    /// Rejected rows by `column.code`, or by `code` if the whole row is wrong.
+    /// Faults by `column.code`, or by `code` if the whole row is wrong. A row may have several.
     pub faults: BTreeMap<String, u64>,
+    /// Blank rows that were left out. They do not count as rows.
+    #[serde(default)]
+    pub blank: u64,
+    /// Whether the file has more rows than the import may read.
+    #[serde(default)]
+    pub cut: bool,
     /// Whether the import is complete.
     pub finished: bool,
 }
@@ -42,18 +48,25 @@ impl ImportCursor {
     pub fn advance_past(&self, chunk: &ImportChunk, outcome: &LoadOutcome) -> Self {
         let mut next = self.clone();
         (next.offset, next.line, next.read, next.finished) = (chunk.offset, chunk.line, chunk.read, chunk.last);
+        next.cut = chunk.cut;
+        next.blank += chunk.blank;
         next.rows += chunk.row_count();
         next.inserted += outcome.inserted;
         next.updated += outcome.updated;
         next.skipped += outcome.skipped;
         next.rejected += (chunk.rejects.len() + outcome.refused.len()) as u64;
         for reject in &chunk.rejects {
-            next.count_fault(&reject.fault_kind());
+            reject.fault_kinds.iter().for_each(|kind| next.count_fault(kind));
         }
         for refusal in &outcome.refused {
-            next.count_fault(refusal.code.name());
+            next.count_fault(&fault_kind(&refusal.column, refusal.code.name()));
         }
         next
+    }
+
+    /// Counts the rows that were written and undone as skipped.
+    pub fn undo_writes(&mut self) {
+        self.skipped += std::mem::take(&mut self.inserted) + std::mem::take(&mut self.updated);
     }
 
     fn count_fault(&mut self, kind: &str) {
@@ -86,6 +99,11 @@ impl ImportCursor {
     }
 }
 
+/// Returns `column.code`, or `code` if no single column is at fault.
+fn fault_kind(column: &str, code: &str) -> String {
+    if column.is_empty() { code.to_owned() } else { format!("{column}.{code}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +112,13 @@ mod tests {
     fn tolerance_applies_from_row_1000() {
         let at = |rows, rejected| ImportCursor { rows, rejected, ..ImportCursor::default() }.too_many_rejects(0.05);
         assert_eq!([at(999, 999), at(1000, 50), at(1000, 51)], [false, false, true]);
+    }
+
+    #[test]
+    fn undone_rows_count_as_skipped() {
+        let mut cursor = ImportCursor { inserted: 5, updated: 2, skipped: 1, ..ImportCursor::default() };
+        cursor.undo_writes();
+        assert_eq!((cursor.inserted, cursor.updated, cursor.skipped), (0, 0, 8));
     }
 
     #[test]

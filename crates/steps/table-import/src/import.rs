@@ -11,18 +11,20 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::chunk::{BoundColumn, ImportChunk};
+use super::chunk_commit::build_chunk_commit;
 use super::chunk_reader::{ByteChunk, ChunkReader};
-use super::column_codec::ColumnCodec;
+use super::column_codec::{CodecContext, ColumnCodec};
 use super::columns::ImportColumn;
-use super::csv_format::{CsvFormat, HEADER_SAMPLE_SIZE};
+use super::csv_format::{ColumnSource, CsvFormat, HEADER_SAMPLE_SIZE};
 use super::cursor::ImportCursor;
-use super::rejects::{ErrorFile, FileStore, RejectFormat, RejectInfo};
-use super::{CsvImport, CsvImportOutputs, ImportSummary, KeyConflictAction};
+use super::rejects::{ErrorFile, FileStore, RejectFormat, cut_message, omitted_message};
+use super::{CsvImport, CsvImportOutputs, ImportMode, ImportSummary, KeyConflictAction};
+use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::{ProgressReporter, StepContext};
 use afterload_tabular::read::csv_parser::CsvParser;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
-use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome, RejectedRow};
+use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome};
 
 /// Bytes per message to the reader. A socket delivers only a few tens of kilobytes at a time.
 const MIN_FEED_BYTES: usize = 256 << 10;
@@ -70,16 +72,12 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
     check_import_target(spec, target)?;
     let (layout, size) = sniff_format(source, spec).await?;
     let columns = spec.columns.iter().map(|(name, column)| (name.as_str(), column)).collect::<Vec<_>>();
-    let fields = layout.map_columns(&columns)?;
+    let sources = layout.map_columns(&columns)?;
     let table = target.describe_table(&spec.into.table).await?;
-    let rules = bind_columns(spec, &table, fields)?;
+    let rules = bind_columns(spec, &table, &sources, target.dialect())?;
     let shapes = rules.iter().map(|ruled| (ruled.codec.name.clone(), ruled.codec.shape)).collect::<Vec<_>>();
-    let conflict = spec
-        .into
-        .on_conflict
-        .as_ref()
-        .map(|conflict| connections::ConflictRule { keys: conflict.keys.clone(), action: conflict.action.into() });
-    let loader = if spec.dry_run { None } else { Some(target.prepare_bulk_load(&table, &shapes, conflict).await?) };
+    let conflict = conflict_rule(spec, &rules, &sources);
+    let loader = prepare_loader(spec, target, &table, &shapes, conflict).await?;
     let claimed = if durable { target.claim_checkpoint(&job.fence).await? } else { None };
     let fresh = ImportCursor { offset: layout.offset, line: layout.line, ..ImportCursor::default() };
     let cursor = claimed.map_or(Ok(fresh), |text| read_cursor(&text))?;
@@ -87,14 +85,17 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
         dialect: layout.dialect,
         run: job.run.clone(),
         header: layout.header.clone(),
-        write_bom: layout.encoding.bom_len > 0 || layout.encoding.encoding != encoding_rs::UTF_8,
+        write_bom: layout.encoding.bom_len > 0 || !layout.encoding.encoding.is_utf8(),
+        marked_bytes: !layout.encoding.encoding.is_utf8(),
     };
+    let shared = in_one_transaction(spec) && !cursor.finished;
     let file = ErrorFile::new(shelf, &spec.errors.file, &format);
-    let mut importer = Importer { spec, job, durable, loader, cursor, file, format: &format, size };
+    let mut importer = Importer { spec, job, durable, shared, loader, cursor, file, format: &format, size };
     importer.report_progress();
     importer.check_tolerance()?;
     if !importer.cursor.finished {
         importer.import_rows(source, &layout, rules).await?;
+        importer.end_shared().await?;
     }
     importer.finish(target, &layout).await
 }
@@ -112,6 +113,27 @@ fn check_import_target(spec: &CsvImport, target: &Connection) -> Result<()> {
     }
     let message = format!("connection `{}` keeps no checkpoints, so rows could be imported twice", target.name());
     Err(Error::new(codes::CONNECTION_NEEDS_CHECKPOINTS, message))
+}
+
+/// Whether all rows are committed together, or none.
+fn in_one_transaction(spec: &CsvImport) -> bool {
+    spec.dry_run || spec.mode == ImportMode::AllOrNothing
+}
+
+/// Prepares the table. `None` for a dry run on a connection that must not be written: only the rules of the columns can be
+/// checked then.
+async fn prepare_loader(
+    spec: &CsvImport,
+    target: &Connection,
+    table: &connections::TableInfo,
+    shapes: &[(String, connections::BatchColumnType)],
+    conflict: Option<connections::ConflictRule>,
+) -> Result<Option<BulkLoader>> {
+    if spec.dry_run && target.ensure_writable().is_err() {
+        return Ok(None);
+    }
+    let loader = target.prepare_bulk_load(table, shapes, conflict).await?;
+    Ok(Some(if in_one_transaction(spec) { loader.in_one_transaction() } else { loader }))
 }
 
 /// Detects the format from the beginning of the file.
@@ -135,15 +157,45 @@ async fn sniff_format<S: CsvSource>(source: &S, spec: &CsvImport) -> Result<(Csv
 fn bind_columns(
     spec: &CsvImport,
     table: &connections::TableInfo,
-    fields: Vec<Option<usize>>,
+    sources: &[ColumnSource],
+    dialect: Dialect,
 ) -> Result<Vec<BoundColumn>> {
-    let compile = |((name, column), field): ((&String, &ImportColumn), Option<usize>)| {
-        let target = table.find_column(name)?;
-        let rule = ColumnCodec::new(column, target, table.has_triggers)
-            .map_err(|(_, message)| Error::new(codes::WITH_INVALID, format!("column `{name}`: {message}")))?;
-        Ok(BoundColumn { codec: rule, field })
+    let context = CodecContext {
+        number: spec.number.as_ref(),
+        has_triggers: table.has_triggers,
+        rounds_decimals: dialect == Dialect::Sqlite,
     };
-    spec.columns.iter().zip(fields).map(compile).collect()
+    let compile = |((name, column), source): ((&String, &ImportColumn), &ColumnSource)| {
+        let codec = ColumnCodec::new(column, table.find_column(name)?, context)
+            .map_err(|(_, message)| Error::new(codes::WITH_INVALID, format!("column `{name}`: {message}")))?;
+        let field = match source {
+            ColumnSource::Field(field) => Some(*field),
+            ColumnSource::Constant | ColumnSource::Missing => None,
+        };
+        Ok(BoundColumn { codec, field })
+    };
+    spec.columns.iter().zip(sources).map(compile).collect()
+}
+
+/// The rule for keys that are already there. An update writes only what the file and the pipeline bring.
+fn conflict_rule(
+    spec: &CsvImport,
+    rules: &[BoundColumn],
+    sources: &[ColumnSource],
+) -> Option<connections::ConflictRule> {
+    let conflict = spec.into.on_conflict.as_ref()?;
+    let brought = spec.columns.iter().zip(rules).zip(sources).filter(|(((name, column), _), source)| {
+        let listed = conflict.update.as_ref().is_none_or(|columns| columns.contains(name));
+        listed && !column.insert_only && **source != ColumnSource::Missing && !conflict.keys.contains(name)
+    });
+    let brought = brought.map(|((_, bound), _)| &bound.codec).collect::<Vec<_>>();
+    let names = |codec: &&ColumnCodec| codec.name.clone();
+    Some(connections::ConflictRule {
+        keys: conflict.keys.clone(),
+        action: conflict.action.into(),
+        update: Some(brought.iter().map(names).collect()),
+        keep_on_null: brought.iter().filter(|codec| codec.keeps_on_blank()).map(names).collect(),
+    })
 }
 
 fn read_cursor(text: &str) -> Result<ImportCursor> {
@@ -155,10 +207,13 @@ struct Importer<'a, H: FileStore> {
     spec: &'a CsvImport,
     job: &'a ImportContext,
     durable: bool,
-    /// `None` in a dry run.
+    /// Whether all rows share one transaction: they are committed together, or not at all.
+    shared: bool,
+    /// `None` in a dry run on a connection that must not be written.
     loader: Option<BulkLoader>,
     cursor: ImportCursor,
-    /// With checkpoints it is written at the end, from the stored rejects. Without them, it is written with each chunk.
+    /// If each chunk commits with a checkpoint, it is written at the end, from the stored rejects. Otherwise it is written
+    /// with each chunk.
     file: ErrorFile<'a, H>,
     format: &'a RejectFormat,
     size: u64,
@@ -166,12 +221,46 @@ struct Importer<'a, H: FileStore> {
 
 impl<H: FileStore> Importer<'_, H> {
     fn report_progress(&self) {
-        self.job.progress.report_committed(self.cursor.to_progress_update(self.size));
+        self.job.progress.report_committed(self.visible_cursor().to_progress_update(self.size));
+    }
+
+    /// The cursor with what others can see of it. Rows of a shared transaction are not counted before its commit.
+    fn visible_cursor(&self) -> ImportCursor {
+        match self.shared {
+            true => ImportCursor { inserted: 0, updated: 0, skipped: 0, ..self.cursor.clone() },
+            false => self.cursor.clone(),
+        }
+    }
+
+    /// Whether rejected rows are committed with their chunk.
+    fn stores_rejects(&self) -> bool {
+        self.durable && !self.shared
+    }
+
+    /// Commits what shares one transaction, or undoes it if a row was rejected or nothing shall be written.
+    async fn end_shared(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.shared) {
+            return Ok(());
+        }
+        let fence = self.durable.then_some(&self.job.fence);
+        match &mut self.loader {
+            Some(loader) if !self.spec.dry_run && self.cursor.rejected == 0 => {
+                let cursor = serde_json::to_string(&self.cursor).unwrap_or_default();
+                loader.commit_shared(fence, &ChunkCommit { cursor, rejects: Vec::new(), finished: true }).await?;
+            }
+            Some(loader) => {
+                loader.undo_shared().await?;
+                self.cursor.undo_writes();
+            }
+            None => {}
+        }
+        self.report_progress();
+        Ok(())
     }
 
     /// Fails if more rows were rejected than `tolerate` allows.
     fn check_tolerance(&self) -> Result<()> {
-        let ImportCursor { rows, inserted, updated, skipped, rejected, .. } = self.cursor;
+        let ImportCursor { rows, inserted, updated, skipped, rejected, .. } = self.visible_cursor();
         if !self.cursor.too_many_rejects(self.spec.tolerate.0) {
             return Ok(());
         }
@@ -181,7 +270,11 @@ impl<H: FileStore> Importer<'_, H> {
             "rows": rows, "inserted": inserted, "updated": updated, "skipped": skipped, "rejected": rejected,
             "faults": self.cursor.faults,
         });
-        Err(Error::new(codes::CSV_TOO_MANY_REJECTS, message).with_details(counts))
+        let error = Error::new(codes::CSV_TOO_MANY_REJECTS, message).with_details(counts);
+        Err(match self.shared {
+            true => error.with_hint("nothing was imported; correct the file or the rules of the columns"),
+            false => error,
+        })
     }
 
     /// Imports the file to its end. Reading, checking and writing run concurrently.
@@ -198,9 +291,10 @@ impl<H: FileStore> Importer<'_, H> {
             format: self.format.clone(),
             chunk: self.spec.chunk,
             max_rows: self.spec.max_rows.unwrap_or(u64::MAX),
+            skip_footer: self.spec.skip_footer as usize,
             row: self.cursor.rows,
             decode,
-            parser: CsvParser::new(layout.dialect, self.cursor.offset, self.cursor.line),
+            parser: CsvParser::new(layout.dialect, self.cursor.offset, self.cursor.line).with_limits(layout.limits),
             from: (self.cursor.offset, self.cursor.line),
             read: from,
             size: self.size,
@@ -264,7 +358,7 @@ impl<H: FileStore> Importer<'_, H> {
                 let rows = Arc::clone(&chunk);
                 let seal =
                     Box::new(move |outcome: &LoadOutcome| build_chunk_commit(&before, &chunk, outcome, &format, max));
-                let fence = self.durable.then_some(&self.job.fence);
+                let fence = (self.durable && !self.shared).then_some(&self.job.fence);
                 loader.load(rows, fence, seal).await?.1
             }
             None => {
@@ -273,7 +367,7 @@ impl<H: FileStore> Importer<'_, H> {
             }
         };
         self.cursor = read_cursor(&sealed.cursor)?;
-        if !self.durable {
+        if !self.stores_rejects() {
             for reject in &sealed.rejects {
                 self.file.write_line(&reject.line).await?;
             }
@@ -283,7 +377,7 @@ impl<H: FileStore> Importer<'_, H> {
 
     async fn finish(mut self, target: &Connection, layout: &CsvFormat) -> Result<CsvImportOutputs> {
         let mut after = 0;
-        while self.durable {
+        while self.durable && self.spec.mode == ImportMode::RowByRow {
             let page = target.list_rejects(&self.job.fence.checkpoint_key, after, 500).await?;
             let Some(last) = page.last() else { break };
             after = last.seq;
@@ -291,15 +385,47 @@ impl<H: FileStore> Importer<'_, H> {
                 self.file.write_line(&reject.line).await?;
             }
         }
+        self.write_notes().await?;
         failpoint!("csv.before_errors_file");
+        let errors_omitted = self.errors_omitted();
         let errors_file = self.file.finish().await?;
-        let ImportCursor { rows, inserted, updated, skipped, rejected, faults, .. } = self.cursor;
-        let report = ImportSummary {
-            encoding: layout.encoding.encoding.name().to_ascii_lowercase(),
-            delimiter: (layout.dialect.delimiter as char).to_string(),
-            faults,
-        };
-        Ok(CsvImportOutputs { rows, inserted, updated, skipped, rejected, errors_file, report })
+        let ImportCursor { rows, inserted, updated, skipped, rejected, faults, blank, cut, .. } = self.cursor;
+        Ok(CsvImportOutputs {
+            rows,
+            inserted,
+            updated,
+            skipped,
+            rejected,
+            blank,
+            cut,
+            errors_omitted,
+            errors_file,
+            detected: layout.to_detected(),
+            report: ImportSummary { faults },
+        })
+    }
+
+    /// The number of rejected rows that the error file lacks.
+    fn errors_omitted(&self) -> u64 {
+        self.cursor.rejected.saturating_sub(self.spec.errors.max)
+    }
+
+    /// Ends the error file with what it does not hold.
+    async fn write_notes(&mut self) -> Result<()> {
+        let ImportCursor { rows, line, cut, .. } = self.cursor;
+        let omitted = self.errors_omitted();
+        if !self.file.has_rows() {
+            return Ok(());
+        }
+        if omitted > 0 {
+            let message = omitted_message(omitted, self.spec.errors.max);
+            self.file.write_line(&self.format.note_line(rows, line, codes::CSV_ERRORS_OMITTED, &message)).await?;
+        }
+        if let (true, Some(max)) = (cut, self.spec.max_rows) {
+            let message = cut_message(max);
+            self.file.write_line(&self.format.note_line(rows, line, codes::CSV_ROWS_CUT, &message)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -328,39 +454,4 @@ async fn pump_bytes(stream: &mut BoxStream<'static, Result<Bytes>>, reader: &mps
     if reader.send(Ok(Some(gathered))).await.is_ok() {
         let _ = reader.send(Ok(None)).await;
     }
-}
-
-/// Builds the data that is committed with a chunk: the new cursor, and the rejects in the order of the file.
-fn build_chunk_commit(
-    before: &ImportCursor,
-    chunk: &ImportChunk,
-    outcome: &LoadOutcome,
-    format: &RejectFormat,
-    max: u64,
-) -> ChunkCommit {
-    let cursor = before.advance_past(chunk, outcome);
-    let room = max.saturating_sub(before.rejected) as usize;
-    let mut refused = outcome.refused.iter().map(|refusal| (&chunk.accepted[refusal.row], refusal)).peekable();
-    let mut broken = chunk.rejects.iter().peekable();
-    let mut rejects = Vec::new();
-    while rejects.len() < room {
-        let from_rules = match (broken.peek(), refused.peek()) {
-            (None, None) => break,
-            (Some(broken), Some((origin, _))) => broken.row < origin.row,
-            (broken, _) => broken.is_some(),
-        };
-        let line = if from_rules {
-            broken.next().map(|rejected| rejected.text.clone())
-        } else {
-            refused.next().map(|(origin, refusal)| {
-                let (code, message) = (refusal.code, refusal.message.as_str());
-                let place = RejectInfo { row: origin.row, line: origin.line, column: "", code, message };
-                format.reject_line(chunk.original_fields(origin), &place)
-            })
-        };
-        let seq = before.rejected as i64 + rejects.len() as i64 + 1;
-        rejects.extend(line.map(|line| RejectedRow { seq, line }));
-    }
-    let text = serde_json::to_string(&cursor).unwrap_or_default();
-    ChunkCommit { cursor: text, rejects, finished: cursor.finished }
 }

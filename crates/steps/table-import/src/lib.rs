@@ -5,15 +5,16 @@
 //! ```
 //! An attempt continues after the last committed chunk. A fence in the target database stops older attempts.
 
-mod bounds;
 mod check;
 mod chunk;
+mod chunk_commit;
 mod chunk_reader;
 pub mod codes;
 mod column_codec;
 mod columns;
 mod csv_format;
 mod cursor;
+mod header_search;
 mod import;
 mod rejects;
 
@@ -25,15 +26,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use columns::{ImportColumn, ImportColumnType, TextCase};
+pub use columns::{BlankAction, ImportColumn, ImportColumnType, NegativeStyle, NumberMarks, NumberSpec, TextCase};
 pub use import::{CsvSource, ImportContext, run_import};
 pub use rejects::{FileStore, RejectSink};
 
 use afterload_core::error::Result;
 use afterload_core::file::File;
-use afterload_core::units::Percentage;
+use afterload_core::units::{ByteSize, Percentage};
 use afterload_pipeline::{Templated, Validator};
 use afterload_step_api::{FileSink, Step, StepContext, StepFiles, VerifiedFile};
+use afterload_tabular::read::csv_parser::CsvLimits;
 use afterload_target_db::{self as connections, Connections, default_connection};
 
 /// Imports a CSV file into a table: detects encoding and delimiter, checks every row by the rules of its columns, and
@@ -53,29 +55,64 @@ pub struct CsvImport {
     pub into: ImportTarget,
     /// The table's columns to fill, each with its rules.
     pub columns: BTreeMap<String, ImportColumn>,
-    /// The encoding: `auto`, or a name such as `utf-8`, `utf-16le`, `windows-1252`. A byte order mark wins over it.
+    /// The encoding: `auto`, or a name such as `utf-8`, `utf-16le`, `windows-1252`, `cp850`, `mac_roman`. A byte order mark wins
+    /// over it. A row that cannot be decoded is rejected, and the error file shows its bytes.
     #[serde(default = "default_auto")]
     pub encoding: String,
-    /// The delimiter: `auto` (one of `,` `;` tab `|`), `tab`, or one character.
+    /// The delimiter: `auto` (one of `,` `;` tab `|`, or what a first line `sep=;` says), `tab`, or one character.
     #[serde(default = "default_auto")]
     pub delimiter: String,
     /// The quote around fields, or `none`.
     #[serde(default = "default_quote")]
     pub quote: String,
-    /// `true`: the first row names the columns. A list of names: the file has no such row.
+    /// Whether quotes inside a quoted field must be doubled (`strict`), or may stand alone (`lenient`).
+    #[serde(default)]
+    pub quotes: QuoteMode,
+    /// A character that makes a quote part of the text, such as `\`, beside a doubled quote; or `none`.
+    #[serde(default = "default_escape")]
+    pub escape: String,
+    /// `true`: the first row names the columns. If it has none of the wanted names, a later row that has all of them does. A list
+    /// of names: the file has no such row.
     #[serde(default)]
     pub header: HeaderSpec,
     /// Lines above the table to leave out.
     #[serde(default)]
     pub skip_rows: u64,
+    /// Rows below the table to leave out, such as totals. Blank rows do not count.
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub skip_footer: u64,
+    /// Whether rows of nothing but blanks and delimiters are left out. Empty lines always are.
+    #[serde(default)]
+    pub blank_rows: BlankRows,
+    /// Whether rows with fewer fields than the header are rejected, or filled up with empty fields.
+    #[serde(default)]
+    pub short_rows: ShortRows,
+    /// Whether the `'` is taken off that reports and error files put before cells like formulas.
+    #[serde(default)]
+    pub formula_guards: FormulaGuards,
+    /// How the file writes numbers; a column's own `number` wins.
+    #[serde(default)]
+    pub number: Option<NumberSpec>,
+    /// The largest field. A row with a larger one is rejected.
+    #[serde(default = "default_max_field_size")]
+    pub max_field_size: ByteSize,
+    /// The most fields of a row.
+    #[serde(default = "default_max_columns")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_columns: u64,
     /// The most rows to read.
     #[serde(default)]
     pub max_rows: Option<u64>,
-    /// Rows per transaction.
+    /// What happens to the good rows of a file that has bad ones.
+    #[serde(default)]
+    pub mode: ImportMode,
+    /// Rows per transaction. A row may refer to another row of the same chunk, wherever it stands.
     #[serde(default = "default_chunk_rows")]
     #[schemars(range(min = 1, max = 100_000))]
     pub chunk: u64,
-    /// Checks everything and writes nothing but the error file; good rows count as skipped.
+    /// Tries everything, also in the database, and undoes it: nothing is written but the error file, and good rows count as
+    /// skipped. On a read-only connection only the rules of the columns are checked. SQLite lets nobody else write meanwhile.
     #[serde(default)]
     pub dry_run: bool,
     /// The share of rows that may be rejected, looked at from the thousandth row on. Past it the step fails; rows that were
@@ -89,6 +126,19 @@ pub struct CsvImport {
     /// The file of rejected rows.
     #[serde(default)]
     pub errors: ErrorFileOptions,
+}
+
+/// What happens to the good rows of a file that has bad ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportMode {
+    /// Good rows are imported, chunk by chunk, and bad rows are rejected.
+    #[default]
+    RowByRow,
+    /// All rows are imported in one transaction, or none: one rejected row undoes all others, which then count as skipped.
+    /// The error file lists the rejected rows. A crash starts the import over. Memory stays as low as row by row, but the
+    /// transaction lasts as long as the import, and SQLite lets nobody else write meanwhile.
+    AllOrNothing,
 }
 
 /// Where rows go.
@@ -110,18 +160,65 @@ pub struct KeyConflict {
     pub keys: Vec<String>,
     /// What to do.
     pub action: KeyConflictAction,
+    /// The columns that an update overwrites; default: those that the file has, and those with a `value`.
+    #[serde(default)]
+    pub update: Option<Vec<String>>,
 }
 
 /// What to do with a row whose key is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyConflictAction {
-    /// Overwrite the imported columns.
+    /// Overwrite the columns that the file has.
     Update,
     /// Keep what is there and count the row as skipped.
     Skip,
     /// Keep what is there and reject the row.
     Reject,
+}
+
+/// How quotes inside quoted fields are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuoteMode {
+    /// They must be doubled.
+    #[default]
+    Strict,
+    /// They are text, unless the field ends behind them.
+    Lenient,
+}
+
+/// What happens to rows of nothing but blanks and delimiters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BlankRows {
+    /// They are left out and counted.
+    #[default]
+    Skip,
+    /// They are rows.
+    Keep,
+}
+
+/// What happens to rows with fewer fields than the header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShortRows {
+    /// They are rejected.
+    #[default]
+    Reject,
+    /// They are filled up with empty fields.
+    Pad,
+}
+
+/// What happens to a `'` before a cell that a spreadsheet would run as a formula.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FormulaGuards {
+    /// It is taken off.
+    #[default]
+    Strip,
+    /// It stays.
+    Keep,
 }
 
 /// Whether the file names its columns.
@@ -140,7 +237,7 @@ pub enum HeaderSpec {
 pub struct ErrorFileOptions {
     /// Its name.
     pub file: String,
-    /// The most rows that it holds; further ones are only counted.
+    /// The most rows that it holds; further ones are only counted, and its last row says so.
     pub max: u64,
 }
 
@@ -157,20 +254,49 @@ pub struct CsvImportOutputs {
     pub skipped: u64,
     /// Rows that were rejected.
     pub rejected: u64,
+    /// Blank rows and empty lines, which are no rows.
+    pub blank: u64,
+    /// Whether `max_rows` ended the import before the end of the file.
+    pub cut: bool,
+    /// Rejected rows that the error file lacks because of `errors.max`.
+    pub errors_omitted: u64,
     /// The file of rejected rows, if there are any.
     pub errors_file: Option<File>,
-    /// What the file looked like, and what was wrong with it.
+    /// What the file looks like.
+    pub detected: DetectedFormat,
+    /// What was wrong with the file.
     pub report: ImportSummary,
 }
 
-/// What a file looked like, and what was wrong with it.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct ImportSummary {
+/// What a file looks like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DetectedFormat {
     /// The encoding.
     pub encoding: String,
     /// The delimiter.
     pub delimiter: String,
-    /// Rejected rows by `column.code`, or by `code` where the whole row is at fault.
+    /// How sure the detection is.
+    pub confidence: Confidence,
+    /// The line of the header, if the file has one.
+    pub header_line: Option<u64>,
+}
+
+/// How sure a detection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// A guess.
+    Low,
+    /// Likely.
+    Medium,
+    /// Declared by the pipeline or the file, or without a sensible alternative.
+    High,
+}
+
+/// What was wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ImportSummary {
+    /// Faults by `column.code`, or by `code` where the whole row is at fault. A row may have several.
     pub faults: BTreeMap<String, u64>,
 }
 
@@ -265,6 +391,18 @@ fn default_auto() -> String {
 
 fn default_quote() -> String {
     "\"".into()
+}
+
+fn default_escape() -> String {
+    "none".into()
+}
+
+fn default_max_field_size() -> ByteSize {
+    ByteSize(CsvLimits::DEFAULT_FIELD_BYTES as u64)
+}
+
+fn default_max_columns() -> u64 {
+    CsvLimits::DEFAULT_COLUMNS as u64
 }
 
 fn default_chunk_rows() -> u64 {

@@ -5,15 +5,29 @@ use bytes::Bytes;
 use crate::codes;
 use afterload_core::error::{ErrorCode, Result};
 use afterload_core::file::File;
+use afterload_core::units::group_digits;
 use afterload_tabular::formula::is_spreadsheet_formula;
 use afterload_tabular::read::csv_parser::CsvDialect;
+use afterload_tabular::read::utf8_decoder::show_invalid_bytes;
 
 /// The columns that are added to every rejected row. In an imported file, these columns are not data.
 pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column", "_error_code", "_error_message"];
 
 /// The errors of rows that cannot be written in their original form. Such a row gets a checksum, so that an unedited
-/// row is recognized. Invalid text shows as U+FFFD and needs no checksum.
-pub const RESHAPED_CODES: &[ErrorCode] = &[codes::CSV_RAGGED, codes::CSV_STRAY_QUOTE];
+/// row is recognized.
+pub const RESHAPED_CODES: &[ErrorCode] = &[
+    codes::CSV_FIELD_TOO_LARGE,
+    codes::CSV_INVALID_TEXT,
+    codes::CSV_NUL,
+    codes::CSV_RAGGED,
+    codes::CSV_RECORD_TOO_LARGE,
+    codes::CSV_STRAY_QUOTE,
+    codes::CSV_TOO_MANY_COLUMNS,
+    codes::CSV_UNCLOSED_QUOTE,
+];
+
+/// The codes of notes behind the rejected rows. They are no data.
+pub const NOTE_CODES: &[ErrorCode] = &[codes::CSV_ERRORS_OMITTED, codes::CSV_ROWS_CUT];
 
 const REJECT_BUFFER_SIZE: usize = 256 << 10;
 
@@ -28,6 +42,8 @@ pub struct RejectFormat {
     pub header: Vec<String>,
     /// Whether to write a byte order mark, because the imported file had one or was not UTF-8.
     pub write_bom: bool,
+    /// Whether the decoder has marked the bytes that it could not read, because the imported file was not UTF-8.
+    pub marked_bytes: bool,
 }
 
 /// Creates error files.
@@ -71,6 +87,21 @@ impl RejectFormat {
     /// Formats a rejected row. Short rows are filled up, and the surplus fields of long rows join the last one. The
     /// added values therefore stay under their headers.
     pub fn reject_line<'a>(&self, fields: impl Iterator<Item = &'a [u8]>, place: &RejectInfo<'_>) -> String {
+        self.reject_line_with_codes(fields, place, place.code.name())
+    }
+
+    /// Formats a note about the import, in a row without data.
+    pub fn note_line(&self, row: u64, line: u64, code: ErrorCode, message: &str) -> String {
+        self.reject_line(std::iter::empty(), &RejectInfo { row, line, column: "", code, message })
+    }
+
+    /// Formats a rejected row with several codes. `place` has the first of them.
+    pub fn reject_line_with_codes<'a>(
+        &self,
+        fields: impl Iterator<Item = &'a [u8]>,
+        place: &RejectInfo<'_>,
+        code_text: &str,
+    ) -> String {
         let mut out = String::new();
         let (row, line) = (place.row.to_string(), place.line.to_string());
         let mut cells = fields.map(|field| self.field_text(field)).collect::<Vec<_>>();
@@ -82,14 +113,14 @@ impl RejectFormat {
         let stamped = RESHAPED_CODES.contains(&place.code);
         let stamp = if stamped { fields_checksum(cells.iter().map(String::as_bytes)) } else { String::new() };
         let message = format!("{}{stamp}", place.message);
-        let added = [&self.run, &row, &line, place.column, place.code.name(), &message];
+        let added = [&self.run, &row, &line, place.column, code_text, &message];
         self.write_line(cells.iter().map(String::as_str), added.into_iter(), &mut out);
         out
     }
 
     /// Formats a field as far as the dialect allows.
     fn field_text(&self, field: &[u8]) -> String {
-        let text = String::from_utf8_lossy(field).replace('\0', "\u{fffd}");
+        let text = show_invalid_bytes(field, self.marked_bytes).replace('\0', "\\x00");
         match self.dialect.quote {
             Some(_) => text,
             // Without quoting, only our own messages and joined fields can contain these characters.
@@ -134,6 +165,16 @@ pub fn fields_checksum<'a>(fields: impl Iterator<Item = &'a [u8]>) -> String {
     format!(" [{hash:08x}]")
 }
 
+/// The message about rejected rows that the error file lacks.
+pub fn omitted_message(omitted: u64, max: u64) -> String {
+    format!("{} more rejected rows are not in this file (`errors.max` is {})", group_digits(omitted), group_digits(max))
+}
+
+/// The message about a file of which only the first rows were read.
+pub fn cut_message(max: u64) -> String {
+    format!("the file has more rows; `max_rows` ended the import after {}", group_digits(max))
+}
+
 /// An error file that is created with its first row.
 pub struct ErrorFile<'a, S: FileStore> {
     store: &'a S,
@@ -165,6 +206,11 @@ impl<'a, S: FileStore> ErrorFile<'a, S> {
         Ok(())
     }
 
+    /// Whether a row was written.
+    pub fn has_rows(&self) -> bool {
+        self.sink.is_some()
+    }
+
     /// Completes the file; `None` if no row was written.
     pub async fn finish(self) -> Result<Option<File>> {
         let Some(mut sink) = self.sink else { return Ok(None) };
@@ -179,7 +225,8 @@ mod tests {
 
     fn format(delimiter: u8, quote: Option<u8>) -> RejectFormat {
         let header = vec!["a".to_owned(), "b".to_owned()];
-        RejectFormat { dialect: CsvDialect { delimiter, quote }, run: "r1".into(), header, write_bom: false }
+        let dialect = CsvDialect::new(delimiter, quote);
+        RejectFormat { dialect, run: "r1".into(), header, write_bom: false, marked_bytes: false }
     }
 
     #[test]
@@ -191,7 +238,7 @@ mod tests {
         assert_eq!(format.header_line(), "a,b,_run,_row,_line,_error_column,_error_code,_error_message\n");
         assert_eq!(line, "\"x,y\",'=1,r1,7,9,a,value_invalid,\"`x,y` is not \"\"it\"\"\"\n");
         let short = format.reject_line([&b"x\0\xff"[..]].into_iter(), &place);
-        assert!(short.starts_with("x\u{fffd}\u{fffd},,r1,7"), "{short}");
+        assert!(short.starts_with("x\\x00\\xFF,,r1,7"), "{short}");
     }
 
     #[test]

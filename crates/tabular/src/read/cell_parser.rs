@@ -2,22 +2,30 @@
 
 use std::borrow::Cow;
 
-use chrono::format::{Item, StrftimeItems};
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use chrono_tz::Tz;
 
-use afterload_target_db::DAYS_TO_1970;
+use super::date_format::{DateFormats, days_since_epoch, is_midnight, to_utc_micros};
 
-const DATETIME_FORMATS: &[&str] = &[
-    "%Y-%m-%dT%H:%M:%S%.f%:z",
-    "%Y-%m-%dT%H:%M:%S%.fZ",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.fZ",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d",
+/// The formats of ISO 8601, and whether the text has an offset, is UTC, or is a local time.
+const DATETIME_FORMATS: &[(&str, IsoZone)] = &[
+    ("%Y-%m-%dT%H:%M:%S%.f%:z", IsoZone::Offset),
+    ("%Y-%m-%dT%H:%M:%S%.fZ", IsoZone::Utc),
+    ("%Y-%m-%d %H:%M:%S%.f", IsoZone::Local),
+    ("%Y-%m-%dT%H:%M:%S%.f", IsoZone::Local),
+    ("%Y-%m-%d %H:%M:%S%.f%#z", IsoZone::Offset),
+    ("%Y-%m-%d %H:%M:%S%.fZ", IsoZone::Utc),
+    ("%Y-%m-%d %H:%M", IsoZone::Local),
+    ("%Y-%m-%dT%H:%M", IsoZone::Local),
+    ("%Y-%m-%d", IsoZone::Local),
 ];
+
+#[derive(Clone, Copy)]
+enum IsoZone {
+    Offset,
+    Utc,
+    Local,
+}
 
 /// The reason why a whole number is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +36,19 @@ pub enum IntegerError {
     TooLarge,
 }
 
-/// Parses a whole number with an optional sign.
+/// Parses a whole number with an optional sign. A fraction of zeros is accepted, as spreadsheets write it.
 pub fn parse_integer(text: &str) -> Result<i64, IntegerError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(IntegerError::Invalid);
+        return match text.split_once('.') {
+            Some((whole, fraction)) if !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0') => {
+                match whole.contains('.') {
+                    true => Err(IntegerError::Invalid),
+                    false => parse_integer(whole),
+                }
+            }
+            _ => Err(IntegerError::Invalid),
+        };
     }
     text.parse().map_err(|_| IntegerError::TooLarge)
 }
@@ -93,50 +109,33 @@ pub fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Parses a date, and returns the days since 1970.
-pub fn parse_date(text: &str, formats: &[String]) -> Option<i32> {
-    if formats.is_empty() {
-        return (text.len() == 10).then(|| parse_iso_date(text.as_bytes())).flatten();
+/// Parses a date, and returns the days since 1970. A time behind it must be midnight.
+pub fn parse_date(text: &str, formats: &DateFormats) -> Option<i32> {
+    if !formats.is_iso() {
+        return formats.parse_date(text);
     }
-    formats.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok()).and_then(days_since_epoch)
+    let day = parse_iso_date(text.as_bytes().get(..10)?)?;
+    (text.len() == 10 || text.get(10..).is_some_and(is_midnight)).then_some(day)
 }
 
 /// Parses a time, and returns the microseconds since 1970 in UTC.
-pub fn parse_datetime(text: &str, formats: &[String]) -> Option<i64> {
-    if formats.is_empty() {
-        // chrono would also accept years of two digits.
-        parse_iso_date(text.as_bytes().get(..10)?)?;
-        return DATETIME_FORMATS.iter().find_map(|format| parse_with_format(text, format));
+pub fn parse_datetime(text: &str, formats: &DateFormats) -> Option<i64> {
+    if !formats.is_iso() {
+        return formats.parse_datetime(text);
     }
-    formats.iter().find_map(|format| parse_with_format(text, format))
+    // chrono would also accept years of two digits.
+    parse_iso_date(text.as_bytes().get(..10)?)?;
+    DATETIME_FORMATS.iter().find_map(|(format, zone)| parse_iso_time(text, format, *zone, formats.zone()))
 }
 
-fn parse_with_format(text: &str, format: &str) -> Option<i64> {
-    let zoned = || DateTime::parse_from_str(text, format).ok().map(|time| time.naive_utc());
-    let local = || NaiveDateTime::parse_from_str(text, format).ok();
+fn parse_iso_time(text: &str, format: &str, zone: IsoZone, local: Option<Tz>) -> Option<i64> {
+    let time = || NaiveDateTime::parse_from_str(text, format).ok();
     let day = || NaiveDate::parse_from_str(text, format).ok().map(|day| day.and_time(NaiveTime::MIN));
-    let time = if has_zone(format) { zoned() } else { local().or_else(day) }?;
-    days_since_epoch(time.date()).map(|_| time.and_utc().timestamp_micros())
-}
-
-fn has_zone(format: &str) -> bool {
-    ["%z", "%:z", "%#z", "%::z", "%+", "%s"].iter().any(|item| format.contains(item))
-}
-
-/// Whether a date or time format can be parsed.
-pub fn is_valid_format(format: &str) -> bool {
-    !format.is_empty() && StrftimeItems::new(format).all(|item| item != Item::Error)
-}
-
-/// Whether a format identifies the day, so that a date written in it can be read back.
-pub fn has_full_date(format: &str) -> bool {
-    use std::fmt::Write;
-    let mut text = String::new();
-    let day = NaiveDate::from_ymd_opt(2024, 11, 23);
-    // Formatting a date fails if the format contains parts of a time.
-    day.is_some_and(|day| {
-        write!(text, "{}", day.format(format)).is_ok() && NaiveDate::parse_from_str(&text, format) == Ok(day)
-    })
+    match zone {
+        IsoZone::Offset => to_utc_micros(DateTime::parse_from_str(text, format).ok()?.naive_utc(), None),
+        IsoZone::Utc => to_utc_micros(time()?, None),
+        IsoZone::Local => to_utc_micros(time().or_else(day)?, local),
+    }
 }
 
 /// Parses `2024-02-29`, the common case, without chrono's format parser.
@@ -147,11 +146,6 @@ fn parse_iso_date(text: &[u8]) -> Option<i32> {
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let hyphens = text[4] == b'-' && text[7] == b'-';
     hyphens.then(|| NaiveDate::from_ymd_opt(year as i32, month, day)).flatten().and_then(days_since_epoch)
-}
-
-/// Accepts only the years that both databases can read back: 1 to 9999.
-fn days_since_epoch(date: NaiveDate) -> Option<i32> {
-    (1..=9999).contains(&date.year()).then(|| date.num_days_from_ce() - DAYS_TO_1970)
 }
 
 /// Whether the text is an e-mail address: one `@`, a local part without spaces, a domain with a dot.
@@ -207,7 +201,8 @@ mod tests {
         assert_eq!(parse_integer("+42"), Ok(42));
         assert_eq!(parse_integer("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(parse_integer("9223372036854775808"), Err(IntegerError::TooLarge));
-        for text in ["", "-", "1.0", "1_000", " 1", "0x1", "１"] {
+        assert_eq!([parse_integer("1.0"), parse_integer("-12.00")], [Ok(1), Ok(-12)]);
+        for text in ["", "-", "1.5", "1.", ".0", "1.0.0", "12,", "1e3", "1,234", "٣", "1_000", " 1", "0x1", "１"] {
             assert_eq!(parse_integer(text), Err(IntegerError::Invalid), "{text:?}");
         }
         let written = [("1.50", "1.50"), ("-0.5", "-0.5"), ("+3", "3"), (".5", "0.5"), ("5.", "5"), ("-.5", "-0.5")];
@@ -222,12 +217,17 @@ mod tests {
 
     #[test]
     fn dates_and_times_are_parsed() {
-        assert_eq!(parse_date("1970-01-02", &[]), Some(1));
-        assert_eq!(parse_date("2024-02-29", &[]), Some(19_782));
-        for text in ["2023-02-29", "2024/02/29", "0000-01-01", "é24-02-29", "24-02-29", ""] {
-            assert_eq!(parse_date(text, &[]), None, "{text:?}");
+        let iso = DateFormats::default();
+        assert_eq!(parse_date("1970-01-02", &iso), Some(1));
+        assert_eq!(parse_date("1970-01-02 00:00:00", &iso), Some(1));
+        assert_eq!(parse_date("1970-01-02T00:00:00Z", &iso), Some(1));
+        assert_eq!(parse_date("2024-02-29", &iso), Some(19_782));
+        for text in
+            ["2023-02-29", "2024/02/29", "0000-01-01", "é24-02-29", "24-02-29", "1970-01-02 00:01", "1970-01-023", ""]
+        {
+            assert_eq!(parse_date(text, &iso), None, "{text:?}");
         }
-        let formats = ["%d.%m.%Y".to_owned(), "%m/%d/%Y".to_owned()];
+        let formats = DateFormats::compile(&["%d.%m.%Y".to_owned(), "%m/%d/%Y".to_owned()], None, None).unwrap();
         assert_eq!(parse_date("02.01.1970", &formats), Some(1));
         assert_eq!(parse_date("01/02/1970", &formats), Some(1));
         assert_eq!(parse_date("1970-01-02", &formats), None);
@@ -239,14 +239,14 @@ mod tests {
             "1970-01-01T00:00:01.000",
             "1970-01-01 02:00:01+02",
         ] {
-            assert_eq!(parse_datetime(text, &[]), Some(second), "{text:?}");
+            assert_eq!(parse_datetime(text, &iso), Some(second), "{text:?}");
         }
-        assert_eq!(parse_datetime("1970-01-02", &[]), Some(86_400 * second));
-        assert_eq!(parse_datetime("02.01.1970 00:00", &["%d.%m.%Y %H:%M".to_owned()]), Some(86_400 * second));
-        assert_eq!(parse_datetime("yesterday", &[]), None);
-        assert!(has_full_date("%d.%m.%Y") && has_full_date("%y%j") && has_full_date("%G-W%V-%u"));
-        assert!(!has_full_date("yyyy-mm-dd") && !has_full_date("%d.%m") && !has_full_date("%H:%M"));
-        assert!(is_valid_format("%d.%m.%Y") && !is_valid_format("%Q") && !is_valid_format(""));
+        assert_eq!(parse_datetime("1970-01-02", &iso), Some(86_400 * second));
+        let berlin = DateFormats::compile(&[], Some(chrono_tz::Europe::Berlin), None).unwrap();
+        assert_eq!(parse_datetime("1970-01-01 01:00:01", &berlin), Some(second));
+        assert_eq!(parse_datetime("1970-01-01 00:00:01Z", &berlin), Some(second));
+        assert_eq!(parse_datetime("2024-03-31 02:30:00", &berlin), None);
+        assert_eq!(parse_datetime("yesterday", &iso), None);
     }
 
     #[test]

@@ -1,69 +1,18 @@
 //! The CSV parser: a state machine that accepts bytes in any pieces and holds at most one record.
 //!
 //! It accepts the same input as the `csv` crate. It also knows where each quote opened and where each record ended,
-//! even in files with CR line ends. Its limits keep an unclosed quote from swallowing the rest of the file.
+//! even in files with CR line ends. A record that cannot be used is returned with its fault, and the next record
+//! follows. A quote that never closes costs its own line: the parser reads the lines after it again.
+
+mod quoted;
+
+use std::collections::VecDeque;
 
 use memchr::{memchr, memchr2, memchr3, memchr3_iter};
 
-use crate::codes;
-use afterload_core::error::{Error, ErrorCode, Result};
+pub use super::csv_dialect::{CsvDialect, CsvLimits};
+pub use super::csv_record::{CsvRecord, RecordFault};
 use afterload_core::work::count_steps;
-
-/// The maximum size of a field.
-pub const MAX_FIELD_BYTES: usize = 64 << 10;
-/// The maximum size of a record.
-pub const MAX_RECORD_BYTES: usize = 1 << 20;
-/// The maximum number of columns.
-pub const MAX_CSV_COLUMNS: usize = 1024;
-/// How far the parser searches for the closing quote of an oversized field. The result decides which error it reports.
-const MAX_QUOTE_SEARCH_BYTES: usize = 16 << 20;
-
-/// The delimiter and quote of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CsvDialect {
-    /// The byte between fields.
-    pub delimiter: u8,
-    /// The quote around fields; `None` if quotes are ordinary characters.
-    pub quote: Option<u8>,
-}
-
-/// One record, with its fields in one buffer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CsvRecord {
-    /// The text of all fields, without quotes.
-    pub bytes: Vec<u8>,
-    /// The end offset of each field in `bytes`.
-    pub ends: Vec<u32>,
-    /// The line on which the record begins, from 1.
-    pub line: u64,
-    /// The offset after the record and its line end.
-    pub end: u64,
-    /// Whether text follows a closing quote.
-    pub stray_quote: bool,
-}
-
-impl CsvRecord {
-    /// Iterates over the fields.
-    pub fn iter_fields(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start as usize..*end as usize])
-    }
-
-    /// Removes the fields after the first `width` if all of them are empty. Some exports end their rows with
-    /// delimiters.
-    pub fn drop_trailing_empty(&mut self, width: usize) {
-        let filled = |end: &u32| (*end as usize) < self.bytes.len();
-        if self.ends.len() > width && !width.checked_sub(1).and_then(|last| self.ends.get(last)).is_none_or(filled) {
-            self.ends.truncate(width);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.stray_quote = false;
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ParserState {
@@ -71,20 +20,38 @@ enum ParserState {
     Start,
     /// Before the first byte of a field.
     FieldStart,
+    /// After blanks at the start of a field; a quote may follow.
+    FieldBlank,
     /// In an unquoted field.
     Field,
     /// In a quoted field.
     Quoted,
+    /// After the escape byte in a quoted field.
+    Escaped,
     /// After a quote in a quoted field: the end of the field, or the first of two quotes.
     QuoteSeen,
+    /// After two quotes in a field with stray quotes: a doubled quote, or a quote and the end of the field.
+    TwoQuotes,
+    /// After a closing quote and blanks.
+    QuoteBlank,
     /// After a CR that ended a record; a LF may follow.
     AfterCr,
+}
+
+/// The first line end inside a quoted field.
+#[derive(Clone, Copy, Debug)]
+struct LineBreak {
+    /// The length of the record before the line end.
+    length: usize,
+    /// Whether the line ends with a CR.
+    cr: bool,
 }
 
 /// The state of the parser between two pieces of input.
 #[derive(Clone, Debug)]
 pub struct CsvParser {
     dialect: CsvDialect,
+    limits: CsvLimits,
     state: ParserState,
     /// The offset of the next byte.
     offset: u64,
@@ -92,16 +59,49 @@ pub struct CsvParser {
     line: u64,
     /// Whether the previous byte was a CR that already counted as a line end.
     cr: bool,
-    /// Line and offset of the current field, or of its opening quote.
-    opened: (u64, u64),
-    /// Bytes of a quoted field beyond its limit.
-    excess_bytes: usize,
+    /// The line of the current field, or of its opening quote.
+    opened: u64,
+    /// Blanks after a closing quote.
+    blanks: usize,
+    /// Whether the current field holds a stray quote, which only a lenient dialect allows.
+    inner_quotes: bool,
+    /// The first line end in the current quoted field, and the bytes behind it.
+    line_break: Option<LineBreak>,
+    raw: Vec<u8>,
+    /// Bytes to read again before further input, and how many of them are done.
+    pending: VecDeque<(Vec<u8>, usize)>,
+    /// Bytes behind an unclosed quote, on their way to `pending`.
+    unread: Option<(Vec<u8>, usize)>,
+    /// Empty lines since they were last taken.
+    blank_lines: u64,
 }
 
 impl CsvParser {
     /// Creates a parser whose first byte has this offset and line.
     pub fn new(dialect: CsvDialect, offset: u64, line: u64) -> Self {
-        Self { dialect, state: ParserState::Start, offset, line, cr: false, opened: (line, offset), excess_bytes: 0 }
+        Self {
+            dialect,
+            limits: CsvLimits::default(),
+            state: ParserState::Start,
+            offset,
+            line,
+            cr: false,
+            opened: line,
+            blanks: 0,
+            inner_quotes: false,
+            line_break: None,
+            raw: Vec::new(),
+            pending: VecDeque::new(),
+            unread: None,
+            blank_lines: 0,
+        }
+    }
+
+    /// Sets the limits of records.
+    #[must_use]
+    pub fn with_limits(mut self, limits: CsvLimits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// The line of the next byte.
@@ -109,21 +109,76 @@ impl CsvParser {
         self.line
     }
 
-    /// Parses bytes and removes them from `input`. Returns true when `record` is complete.
-    ///
-    /// # Errors
-    /// `csv_field_too_large`, `csv_record_too_large`, `csv_too_many_columns`, `csv_unclosed_quote`, each with `line` and
-    /// `offset` in its details.
-    pub fn read_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
+    /// The number of empty lines since the last call.
+    pub fn take_blank_lines(&mut self) -> u64 {
+        std::mem::take(&mut self.blank_lines)
+    }
+
+    /// Parses bytes and removes them from `input`. Returns true when `record` is complete. A record that cannot be used
+    /// has its fault.
+    pub fn read_record(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> bool {
+        while let Some((segment, done)) = self.pending.pop_front() {
+            let mut rest = &segment[done..];
+            let found = self.read_segment(&mut rest, record);
+            let done = segment.len() - rest.len();
+            if done < segment.len() {
+                self.pending.push_front((segment, done));
+            }
+            self.queue_unread();
+            if found {
+                return true;
+            }
+        }
+        let found = self.read_segment(input, record);
+        self.queue_unread();
+        found
+    }
+
+    /// Ends the input. Returns true if `record` is complete; then call it again, because more records may follow.
+    pub fn finish(&mut self, record: &mut CsvRecord) -> bool {
+        let mut nothing: &[u8] = &[];
+        if self.read_record(&mut nothing, record) {
+            return true;
+        }
+        match self.state {
+            ParserState::Start => return false,
+            ParserState::AfterCr => {}
+            ParserState::Quoted | ParserState::Escaped => {
+                self.recover_unclosed(record);
+                self.queue_unread();
+                return true;
+            }
+            ParserState::TwoQuotes => {
+                self.append_quote(record);
+                self.close_field(record);
+            }
+            ParserState::FieldStart
+            | ParserState::FieldBlank
+            | ParserState::Field
+            | ParserState::QuoteSeen
+            | ParserState::QuoteBlank => self.close_field(record),
+        }
+        self.finish_record(record)
+    }
+
+    fn queue_unread(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            self.pending.push_front(unread);
+        }
+    }
+
+    fn read_segment(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> bool {
         while let Some(&byte) = input.first() {
             count_steps(1);
             match self.state {
                 ParserState::Start => match byte {
                     b'\n' | b'\r' => {
                         self.consume_bytes(input, 1);
+                        let before = self.line;
                         self.count_line_end(byte);
+                        self.blank_lines += self.line - before;
                     }
-                    _ if self.read_plain_record(input, record) => return Ok(true),
+                    _ if self.read_plain_record(input, record) => return true,
                     _ => {
                         record.clear();
                         record.line = self.line;
@@ -131,56 +186,37 @@ impl CsvParser {
                         self.state = ParserState::FieldStart;
                     }
                 },
-                ParserState::FieldStart if Some(byte) == self.dialect.quote => {
-                    self.opened = (self.line, self.offset);
-                    self.excess_bytes = 0;
-                    self.cr = false;
-                    self.consume_bytes(input, 1);
-                    self.state = ParserState::Quoted;
-                }
-                ParserState::FieldStart => {
-                    self.opened = (self.line, self.offset);
-                    self.state = ParserState::Field;
-                }
+                ParserState::FieldStart | ParserState::FieldBlank => self.start_field(byte, input, record),
                 ParserState::Field => {
                     let found = memchr3(self.dialect.delimiter, b'\n', b'\r', input);
                     let text = &input[..found.unwrap_or(input.len())];
                     count_steps(text.len() + 1);
-                    self.append_text(text, record)?;
+                    self.append_text(text, record);
                     self.consume_bytes(input, text.len());
-                    if found.is_some() && self.end_field(input, record)? {
-                        return Ok(true);
+                    if found.is_some() && self.end_field(input, record) {
+                        return true;
                     }
                 }
-                ParserState::Quoted => self.read_quoted(input, record)?,
-                ParserState::QuoteSeen if Some(byte) == self.dialect.quote => {
-                    let text = [byte];
-                    self.append_quoted(&text, record)?;
-                    self.consume_bytes(input, 1);
-                    self.state = ParserState::Quoted;
+                ParserState::Quoted => {
+                    if self.read_quoted(input, record) {
+                        return true;
+                    }
                 }
-                ParserState::QuoteSeen => {
-                    let ends = byte == self.dialect.delimiter || byte == b'\n' || byte == b'\r';
-                    match (ends, self.excess_bytes > 0) {
-                        (true, true) => return Err(self.field_too_large()),
-                        (true, false) if self.end_field(input, record)? => return Ok(true),
-                        (true, false) => {}
-                        (false, true) => return Err(self.unclosed_quote()),
-                        (false, false) => {
-                            record.stray_quote = true;
-                            self.state = ParserState::Field;
-                        }
+                ParserState::Escaped => self.read_escaped(byte, input, record),
+                ParserState::QuoteSeen | ParserState::TwoQuotes | ParserState::QuoteBlank => {
+                    if self.read_behind_quote(byte, input, record) {
+                        return true;
                     }
                 }
                 ParserState::AfterCr => {
                     if byte == b'\n' {
                         self.consume_bytes(input, 1);
                     }
-                    return Ok(self.finish_record(record));
+                    return self.finish_record(record);
                 }
             }
         }
-        Ok(false)
+        false
     }
 
     /// The fast path for a record that is complete in the input and has no special cases. It needs no state. Otherwise
@@ -208,6 +244,9 @@ impl CsvParser {
                 count_steps(length + 1);
                 let close = start + 1 + length;
                 field = start + 1..close;
+                if self.dialect.escape.is_some_and(|escape| memchr(escape, &text[field.clone()]).is_some()) {
+                    return false;
+                }
                 if close >= at {
                     // This delimiter is part of the text. The real one comes after the closing quote.
                     if memchr2(b'\n', b'\r', &text[field]).is_some() {
@@ -219,9 +258,13 @@ impl CsvParser {
                 if close + 1 != at {
                     return false;
                 }
+            } else if text[start] == b' ' && self.is_quoted_behind_blanks(&text[start..at]) {
+                return false;
             }
-            let full = record.ends.len() == MAX_CSV_COLUMNS || record.bytes.len() + field.len() > MAX_RECORD_BYTES;
-            if full || field.len() > MAX_FIELD_BYTES {
+            let full = record.ends.len() == self.limits.columns
+                || record.bytes.len() + field.len() > self.limits.record_bytes
+                || field.len() > self.limits.field_bytes;
+            if full {
                 return false;
             }
             record.bytes.extend_from_slice(&text[field]);
@@ -244,32 +287,14 @@ impl CsvParser {
         false
     }
 
-    /// Ends the input. Returns true if `record` is complete.
-    ///
-    /// # Errors
-    /// The same errors as [`CsvParser::read_record`].
-    pub fn finish(&mut self, record: &mut CsvRecord) -> Result<bool> {
-        match self.state {
-            ParserState::Start => Ok(false),
-            ParserState::AfterCr => Ok(self.finish_record(record)),
-            ParserState::Quoted => Err(self.unclosed_quote()),
-            ParserState::QuoteSeen if self.excess_bytes > 0 => Err(self.field_too_large()),
-            ParserState::FieldStart | ParserState::Field | ParserState::QuoteSeen => {
-                self.push_field_end(record)?;
-                Ok(self.finish_record(record))
-            }
-        }
-    }
-
-    /// The error for a record that is incomplete at the end of the input.
-    pub fn unfinished_error(&self, record: &CsvRecord) -> Error {
-        match self.state {
-            ParserState::Quoted | ParserState::QuoteSeen => self.unclosed_quote(),
-            _ => self.record_too_large(record),
-        }
+    fn is_quoted_behind_blanks(&self, field: &[u8]) -> bool {
+        self.dialect.quote.is_some() && field.iter().find(|byte| **byte != b' ') == self.dialect.quote.as_ref()
     }
 
     fn consume_bytes(&mut self, input: &mut &[u8], count: usize) {
+        if self.line_break.is_some() {
+            self.raw.extend_from_slice(&input[..count]);
+        }
         *input = &input[count..];
         self.offset += count as u64;
     }
@@ -289,258 +314,77 @@ impl CsvParser {
         true
     }
 
+    /// Reads the first byte of a field, or one after blanks. A quote after blanks is a quote, too.
+    fn start_field(&mut self, byte: u8, input: &mut &[u8], record: &mut CsvRecord) {
+        if Some(byte) == self.dialect.quote {
+            self.opened = self.line;
+            self.inner_quotes = false;
+            self.cr = false;
+            record.bytes.truncate(record.field_start());
+            self.consume_bytes(input, 1);
+            self.state = ParserState::Quoted;
+        } else if byte == b' ' && self.dialect.delimiter != b' ' && self.dialect.quote.is_some() {
+            self.opened = self.line;
+            self.append_text(b" ", record);
+            self.consume_bytes(input, 1);
+            self.state = ParserState::FieldBlank;
+        } else {
+            self.opened = self.line;
+            self.state = ParserState::Field;
+        }
+    }
+
     /// Ends the field at the next delimiter or line end. Returns true if this also ends the record.
-    fn end_field(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<bool> {
-        self.push_field_end(record)?;
+    fn end_field(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> bool {
+        self.close_field(record);
         let byte = input[0];
         self.consume_bytes(input, 1);
         if byte == self.dialect.delimiter {
             self.state = ParserState::FieldStart;
-            return Ok(false);
+            return false;
         }
         self.line += 1;
         if byte == b'\r' {
             self.state = ParserState::AfterCr;
-            return Ok(false);
+            return false;
         }
-        Ok(self.finish_record(record))
+        self.finish_record(record)
     }
 
-    fn push_field_end(&mut self, record: &mut CsvRecord) -> Result<()> {
-        if record.ends.len() == MAX_CSV_COLUMNS {
-            return Err(self.record_error(
-                codes::CSV_TOO_MANY_COLUMNS,
-                format!("a record has more than {MAX_CSV_COLUMNS} columns"),
-                record,
-            ));
+    fn close_field(&mut self, record: &mut CsvRecord) {
+        self.line_break = None;
+        self.raw.clear();
+        if record.ends.len() < self.limits.columns {
+            record.ends.push(record.bytes.len() as u32);
+            return;
         }
-        record.ends.push(record.bytes.len() as u32);
-        Ok(())
+        record.bytes.truncate(record.field_start());
+        record.fault.get_or_insert(RecordFault::TooManyColumns { limit: self.limits.columns });
     }
 
-    fn append_text(&mut self, text: &[u8], record: &mut CsvRecord) -> Result<()> {
-        let start = record.ends.last().map_or(0, |end| *end as usize);
-        if record.bytes.len() - start + text.len() > MAX_FIELD_BYTES {
-            return Err(self.field_too_large());
+    /// Appends text to the field. What exceeds a limit is dropped.
+    fn append_text(&mut self, text: &[u8], record: &mut CsvRecord) {
+        let limits = self.limits;
+        let field_room = limits.field_bytes.saturating_sub(record.bytes.len() - record.field_start());
+        let room = field_room.min(limits.record_bytes.saturating_sub(record.bytes.len()));
+        if text.len() <= room {
+            record.bytes.extend_from_slice(text);
+            return;
         }
-        if record.bytes.len() + text.len() > MAX_RECORD_BYTES {
-            return Err(self.record_too_large(record));
+        record.bytes.extend_from_slice(&text[..room]);
+        record.fault.get_or_insert(if room == field_room {
+            RecordFault::FieldTooLarge { line: self.opened, limit: limits.field_bytes }
+        } else {
+            RecordFault::RecordTooLarge { limit: limits.record_bytes }
+        });
+    }
+
+    fn append_quote(&mut self, record: &mut CsvRecord) {
+        if let Some(quote) = self.dialect.quote {
+            self.append_text(&[quote], record);
         }
-        record.bytes.extend_from_slice(text);
-        Ok(())
     }
-
-    fn read_quoted(&mut self, input: &mut &[u8], record: &mut CsvRecord) -> Result<()> {
-        let Some(quote) = self.dialect.quote else { return Ok(()) };
-        let found = memchr(quote, input);
-        let text = &input[..found.unwrap_or(input.len())];
-        count_steps(text.len() + 1);
-        if memchr3(b'\n', b'\r', b'\n', text).is_some() {
-            for &byte in text {
-                match byte {
-                    b'\n' | b'\r' => self.count_line_end(byte),
-                    _ => self.cr = false,
-                }
-            }
-        } else if !text.is_empty() {
-            self.cr = false;
-        }
-        self.append_quoted(text, record)?;
-        self.consume_bytes(input, text.len());
-        if found.is_some() {
-            self.consume_bytes(input, 1);
-            self.cr = false;
-            self.state = ParserState::QuoteSeen;
-        }
-        Ok(())
-    }
-
-    fn append_quoted(&mut self, text: &[u8], record: &mut CsvRecord) -> Result<()> {
-        let start = record.ends.last().map_or(0, |end| *end as usize);
-        if self.excess_bytes == 0 && record.bytes.len() - start + text.len() <= MAX_FIELD_BYTES {
-            return self.append_text(text, record);
-        }
-        self.excess_bytes += text.len().max(1);
-        if self.excess_bytes > MAX_QUOTE_SEARCH_BYTES { Err(self.unclosed_quote()) } else { Ok(()) }
-    }
-
-    fn unclosed_quote(&self) -> Error {
-        let (line, offset) = self.opened;
-        let message = format!("the quote that opens on line {line} (byte {offset}) is never closed");
-        error_at(codes::CSV_UNCLOSED_QUOTE, message, line, offset).with_hint(
-            "close the quote, double it if it is part of the text, or say `quote: none` if the file has no quoting",
-        )
-    }
-
-    fn field_too_large(&self) -> Error {
-        let (line, offset) = self.opened;
-        let message = format!("a field on line {line} (byte {offset}) is larger than {} KiB", MAX_FIELD_BYTES >> 10);
-        error_at(codes::CSV_FIELD_TOO_LARGE, message, line, offset)
-    }
-
-    fn record_too_large(&self, record: &CsvRecord) -> Error {
-        self.record_error(
-            codes::CSV_RECORD_TOO_LARGE,
-            format!("a record is larger than {} KiB", MAX_RECORD_BYTES >> 10),
-            record,
-        )
-    }
-
-    fn record_error(&self, code: ErrorCode, message: String, record: &CsvRecord) -> Error {
-        let message = format!("{message}: it begins on line {} and goes beyond byte {}", record.line, self.opened.1);
-        error_at(code, message, record.line, self.opened.1)
-    }
-}
-
-fn error_at(code: ErrorCode, message: String, line: u64, offset: u64) -> Error {
-    Error::new(code, message).with_details(serde_json::json!({ "line": line, "offset": offset }))
 }
 
 #[cfg(test)]
-mod tests {
-    use afterload_core::work::assert_linear;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const COMMA: CsvDialect = CsvDialect { delimiter: b',', quote: Some(b'"') };
-
-    /// Reads all records, with the input split into pieces of these sizes.
-    fn read(input: &[u8], sizes: &[usize]) -> Result<Vec<CsvRecord>> {
-        let mut parser = CsvParser::new(COMMA, 0, 1);
-        let (mut record, mut records) = (CsvRecord::default(), Vec::new());
-        let (mut rest, mut sizes) = (input, sizes.iter().cycle());
-        while !rest.is_empty() {
-            let size = sizes.next().map_or(rest.len(), |size| (*size).clamp(1, rest.len()));
-            let (mut piece, after) = rest.split_at(size);
-            while parser.read_record(&mut piece, &mut record)? {
-                records.push(record.clone());
-            }
-            rest = after;
-        }
-        if parser.finish(&mut record)? {
-            records.push(record);
-        }
-        Ok(records)
-    }
-
-    fn texts(records: &[CsvRecord]) -> Vec<Vec<String>> {
-        let fields =
-            |record: &CsvRecord| record.iter_fields().map(|field| String::from_utf8_lossy(field).into()).collect();
-        records.iter().map(fields).collect()
-    }
-
-    fn refusal(input: &[u8]) -> (&'static str, serde_json::Value) {
-        let error = read(input, &[4096]).unwrap_err();
-        (error.code().name(), error.details().unwrap().clone())
-    }
-
-    #[test]
-    fn hostile_files_take_linear_work() {
-        for shape in [
-            "\"",
-            "\"\"",
-            "\"a,",
-            "\"a\n",
-            "a,\"b\n",
-            "a\"b,\n",
-            "\"a\"b\n",
-            "a,",
-            "\n",
-            "\r",
-            "\"a\",\"b\"\n",
-            "\"\n\",x",
-        ] {
-            assert_linear(shape, |count| shape.repeat(count), |text| drop(read(text.as_bytes(), &[64 << 10])));
-            assert_linear(
-                shape,
-                |count| format!("\"{}\"", shape.repeat(count)),
-                |text| drop(read(text.as_bytes(), &[])),
-            );
-        }
-    }
-
-    #[test]
-    fn all_line_ends_are_parsed_and_counted() {
-        for end in ["\n", "\r\n", "\r"] {
-            let text = format!("a,b{end}{end}\"1{end}x\",2{end}3,{end},");
-            let records = read(text.as_bytes(), &[]).unwrap();
-            assert_eq!(texts(&records), [vec!["a", "b"], vec![&format!("1{end}x"), "2"], vec!["3", ""], vec!["", ""]]);
-            assert_eq!(records.iter().map(|record| record.line).collect::<Vec<_>>(), [1, 3, 5, 6], "{end:?}");
-            assert_eq!(records[0].end as usize, 3 + end.len());
-            assert_eq!(records[3].end as usize, text.len());
-        }
-    }
-
-    #[test]
-    fn unclosed_quote_error_has_line_and_offset() {
-        let mut input = b"a,b\n1,2\nx,\"open\n".to_vec();
-        let place = serde_json::json!({ "line": 3, "offset": 10 });
-        assert_eq!(refusal(&input), ("csv_unclosed_quote", place.clone()));
-        input.extend(b"1,2\n".repeat(100_000));
-        assert_eq!(refusal(&input), ("csv_unclosed_quote", place.clone()));
-        input.extend(b"1,2\n".repeat(5_000_000));
-        assert_eq!(refusal(&input), ("csv_unclosed_quote", place));
-    }
-
-    #[test]
-    fn limits_are_enforced() {
-        let long = "x".repeat(MAX_FIELD_BYTES);
-        assert!(read(format!("{long},\"{long}\"\n").as_bytes(), &[777]).is_ok());
-        assert_eq!(refusal(format!("a\n{long}x\n").as_bytes()).0, "csv_field_too_large");
-        let place = serde_json::json!({ "line": 2, "offset": 2 });
-        assert_eq!(refusal(format!("a\n\"{long}x\"\n").as_bytes()), ("csv_field_too_large", place));
-        assert_eq!(refusal(format!("{long},").repeat(17).as_bytes()).0, "csv_record_too_large");
-        assert!(read(",".repeat(MAX_CSV_COLUMNS - 1).as_bytes(), &[]).is_ok());
-        assert_eq!(refusal(",".repeat(MAX_CSV_COLUMNS).as_bytes()).0, "csv_too_many_columns");
-    }
-
-    #[test]
-    fn text_after_closing_quote_sets_stray_quote() {
-        let records = read(b"\"a\"b,c\n\"d\",e\n", &[]).unwrap();
-        assert_eq!(texts(&records), [["ab", "c"], ["d", "e"]]);
-        assert_eq!([records[0].stray_quote, records[1].stray_quote], [true, false]);
-    }
-
-    proptest! {
-        #[test]
-        fn csv_crate_output_is_parsed_back(rows in prop::collection::vec(prop::collection::vec("[a-c,\"\r\n é]{0,6}", 3), 0..20),
-                                                sizes in prop::collection::vec(1_usize..9, 1..9)) {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            for row in &rows {
-                writer.write_record(row).unwrap();
-            }
-            let input = writer.into_inner().unwrap();
-            let records = read(&input, &sizes).unwrap();
-            prop_assert_eq!(texts(&records), rows);
-        }
-
-        #[test]
-        fn chunk_sizes_do_not_matter(input in "[ab,\"\r\n]{0,60}", sizes in prop::collection::vec(1_usize..5, 1..9)) {
-            let (whole, cut) = (read(input.as_bytes(), &[]), read(input.as_bytes(), &sizes));
-            match (whole, cut) {
-                (Ok(whole), Ok(cut)) => {
-                    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input.as_bytes());
-                    let theirs = reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>());
-                    prop_assert_eq!(texts(&whole), theirs.collect::<Vec<_>>());
-                    prop_assert_eq!(whole, cut);
-                }
-                (Err(whole), Err(cut)) => prop_assert_eq!(whole.to_string(), cut.to_string()),
-                (whole, cut) => prop_assert!(false, "{:?} and {:?}", whole, cut),
-            }
-        }
-
-        #[test]
-        fn parsing_resumes_after_any_record(input in "[ab,\r\n]{0,60}") {
-            let records = read(input.as_bytes(), &[]).unwrap();
-            for (index, record) in records.iter().enumerate() {
-                let rest = &input.as_bytes()[record.end as usize..];
-                let next_line = input[..record.end as usize].replace("\r\n", "\n").matches(['\r', '\n']).count() as u64 + 1;
-                let mut parser = CsvParser::new(COMMA, record.end, next_line);
-                let (mut next, mut piece) = (CsvRecord::default(), rest);
-                let found = parser.read_record(&mut piece, &mut next).unwrap() || parser.finish(&mut next).unwrap();
-                prop_assert_eq!(found.then_some(&next), records.get(index + 1));
-            }
-        }
-    }
-}
+mod tests;

@@ -27,19 +27,25 @@ fn needs_quotes(value: &[u8]) -> bool {
         || rest.iter().any(|byte| CSV_SPECIAL_BYTES[usize::from(*byte)])
 }
 
-/// Writes the header.
-pub fn write_header(shapes: &[ColumnDisplay], out: &mut Vec<u8>) {
+/// Writes the header. With `guard` cells that a spreadsheet would run as formulas begin with a `'`.
+pub fn write_header(shapes: &[ColumnDisplay], guard: bool, out: &mut Vec<u8>) {
     for (column, shape) in shapes.iter().enumerate() {
         if column > 0 {
             out.push(b',');
         }
-        write_text(shape.title.as_bytes(), out);
+        write_text(shape.title.as_bytes(), guard, out);
     }
     out.push(b'\n');
 }
 
 /// Writes a cell.
-pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+pub fn write_cell(
+    shape: &ColumnDisplay,
+    guard: bool,
+    cell: Option<(CellType, &[u8])>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
     let Some((sort, value)) = cell else { return };
     if let Some(format) = &shape.format {
         scratch.clear();
@@ -53,7 +59,7 @@ pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratc
         }
     }
     match sort {
-        CellType::Text | CellType::Json => write_text(value, out),
+        CellType::Text | CellType::Json => write_text(value, guard, out),
         // These values never contain special bytes.
         CellType::Number | CellType::Float | CellType::Bool | CellType::Date | CellType::Timestamp => {
             out.extend_from_slice(value);
@@ -61,10 +67,10 @@ pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratc
     }
 }
 
-fn write_text(value: &[u8], out: &mut Vec<u8>) {
+fn write_text(value: &[u8], guard: bool, out: &mut Vec<u8>) {
     match value.is_empty() {
         true => out.extend_from_slice(b"\"\""),
-        false => write_quoted(value, is_spreadsheet_formula(value), out),
+        false => write_quoted(value, guard && is_spreadsheet_formula(value), out),
     }
 }
 
@@ -92,7 +98,18 @@ fn write_quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::needs_quotes;
+    use super::*;
+
+    #[test]
+    fn formulas_are_guarded_unless_the_guard_is_off() {
+        let shape = ColumnDisplay { title: "=a".into(), format: None };
+        for (guard, expected) in [(true, "'=a\n'+49 30 123"), (false, "=a\n+49 30 123")] {
+            let (mut scratch, mut out) = (Vec::new(), Vec::new());
+            write_header(std::slice::from_ref(&shape), guard, &mut out);
+            write_cell(&shape, guard, Some((CellType::Text, b"+49 30 123")), &mut scratch, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn special_byte_at_any_position_needs_quotes() {

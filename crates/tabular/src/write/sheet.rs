@@ -56,7 +56,7 @@ impl SheetColumn {
     pub fn write_cell(&self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> bool {
         match sort {
             CellType::Number if significant_digits(value) > MAX_EXACT_DIGITS => {
-                return self.write_text(row, value, &self.style, out);
+                return self.write_long_number(row, value, out);
             }
             CellType::Number | CellType::Float => return self.write_number(row, value, &self.style, out),
             CellType::Bool => {
@@ -92,6 +92,25 @@ impl SheetColumn {
         out.extend_from_slice(value);
         out.extend_from_slice(b"</v></c>");
         true
+    }
+
+    /// Writes a number with more digits than a cell holds. Fractions are rounded, and so are numbers with a format. Other
+    /// whole numbers are text, because they may be IDs.
+    fn write_long_number(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let rounds = text.contains('.') || !self.style.is_empty();
+        match text.parse::<f64>().ok().filter(|number| rounds && number.is_finite()) {
+            Some(number) => {
+                // One digit stands before the point.
+                let behind = MAX_EXACT_DIGITS - 1;
+                let rounded = format!("{number:.behind$e}");
+                let plain = rounded.parse::<f64>().unwrap_or(number);
+                let is_short = (1e-5..1e15).contains(&plain.abs());
+                let shown = if is_short { plain.to_string() } else { rounded };
+                self.write_number(row, shown.as_bytes(), &self.style, out)
+            }
+            None => self.write_text(row, value, &self.style, out),
+        }
     }
 
     /// Writes a number if spreadsheets can count the date or time, and text otherwise.
@@ -206,6 +225,32 @@ mod tests {
             let mut out = Vec::new();
             escape_xml(text.as_bytes(), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn long_fractions_are_rounded_and_long_ids_stay_text() {
+        let cell = |format: Option<&str>, value: &str| {
+            let shape = ColumnDisplay { title: "a".into(), format: format.map(CellFormat::new) };
+            let mut out = Vec::new();
+            assert!(SheetColumn::from_displays(&[shape])[0].write_cell(
+                "1",
+                CellType::Number,
+                value.as_bytes(),
+                &mut out
+            ));
+            String::from_utf8(out).unwrap()
+        };
+        for (format, value, expected) in [
+            (None, "20.1166666666666667", "<c r=\"A1\"><v>20.1166666666667</v></c>"),
+            (Some("0.00"), "862.1428571428571429", "<c r=\"A1\" s=\"4\"><v>862.142857142857</v></c>"),
+            (None, "-0.3333333333333333333", "<c r=\"A1\"><v>-0.333333333333333</v></c>"),
+            (None, "0.00000123456789012345678", "<c r=\"A1\"><v>1.23456789012346e-6</v></c>"),
+            (None, "12345678901234567.5", "<c r=\"A1\"><v>1.23456789012346e16</v></c>"),
+            (None, "9007199254740993", "<c r=\"A1\" t=\"inlineStr\"><is><t>9007199254740993</t></is></c>"),
+            (Some("0"), "9007199254740993", "<c r=\"A1\" s=\"4\"><v>9.00719925474099e15</v></c>"),
+        ] {
+            assert_eq!(cell(format, value), expected, "{value}");
         }
     }
 

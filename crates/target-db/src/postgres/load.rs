@@ -1,307 +1,275 @@
-//! Bulk loading into PostgreSQL: binary COPY into the table, or into a staging table if keys may conflict.
+//! Bulk loading into PostgreSQL: binary COPY into the table, or into a staging table if rows may update others.
+//!
+//! Most batches hold no row that the database refuses, so all rows are first loaded at once. If that fails, the server
+//! tries them one by one (`row_load`). A batch behind one with refused rows is tried row by row at once.
 
-use crate::codes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use afterload_core::failpoint;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Postgres};
 
-use super::load_sql::{LoadSql, STAGING_TABLE};
-use super::{INVALID_COLUMN_REFERENCE, PostgresDatabase, pg_copy, sqlstate};
+use super::copy_in::{COPY_BUFFER_BYTES, LoadError, classify_load_error, send_rows};
+use super::load_sql::LoadSql;
+use super::row_load::RowLoader;
+use super::{INVALID_COLUMN_REFERENCE, PostgresDatabase, describe, pg_copy, sqlstate};
 use crate::batch::{BatchCell, RowBatch};
 use crate::bulk_load::{
-    ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, RowRefusal, conflict_keys_error,
-    is_directly_loadable,
+    ChunkCommit, ChunkCommitFn, KeyConflictAction, LoadOutcome, LoadPlan, conflict_keys_error, is_directly_loadable,
 };
 use crate::checkpoint::{CheckpointSql, Fence};
 use crate::table::DbColumnType;
 use crate::target_database::ChunkLoader;
 use afterload_core::clock::Clock;
-use afterload_core::error::{Error, Result};
+use afterload_core::error::Result;
 
-/// A loader for one table. Its own connection holds the staging table.
+/// A loader for one table. Its own connection holds the staging tables.
 pub struct PostgresLoader {
-    connection: PoolConnection<sqlx::Postgres>,
+    connection: PoolConnection<Postgres>,
     plan: LoadPlan,
     clock: Clock,
     checkpoint_sql: CheckpointSql,
     load_sql: LoadSql,
+    row_loader: RowLoader,
     buffer: Vec<u8>,
+    /// Whether all batches share one transaction.
+    shares_transaction: bool,
+    /// Whether a transaction is open. After an error it stays open until the connection is closed.
+    in_transaction: bool,
+    /// Whether the batch before held refused rows, so that this one probably does.
+    expects_refusals: bool,
 }
-
-/// Why a range of rows could not be loaded.
-enum LoadError {
-    /// The database refuses a row of the range.
-    RowRefused(String),
-    /// Another error, which ends the load.
-    Other(Error),
-}
-
-const COPY_BUFFER_BYTES: usize = 128 << 10;
 
 impl PostgresLoader {
-    pub(super) async fn new(postgres: &PostgresDatabase, plan: LoadPlan) -> Result<Self> {
+    pub(super) async fn new(postgres: &PostgresDatabase, mut plan: LoadPlan) -> Result<Self> {
         let mut connection = postgres.pool.acquire().await?;
-        // The next user of the connection must not find the staging table or an unfinished COPY.
+        // The next user of the connection must not find temporary tables or an unfinished COPY.
         connection.close_on_drop();
-        let sql = LoadSql::new(&plan);
+        let mut sql = LoadSql::new(&plan);
+        let mut probed = connection.execute(AssertSqlSafe(sql.probe.as_str())).await;
+        if probed.as_ref().is_err_and(|error| sqlstate(error).as_deref() == Some(INVALID_COLUMN_REFERENCE)) {
+            plan.index = describe::find_key_index(&mut connection, &plan).await?;
+            sql = LoadSql::new(&plan);
+            probed = connection.execute(AssertSqlSafe(sql.probe.as_str())).await;
+        }
+        probed.map_err(|error| match sqlstate(&error).as_deref() {
+            Some(INVALID_COLUMN_REFERENCE) => conflict_keys_error(&plan),
+            _ => error.into(),
+        })?;
         if sql.copy_direct.is_none() {
             connection.execute(AssertSqlSafe(sql.create_staging.as_str())).await?;
-            // Planning the statement fails if no unique constraint covers the keys.
-            let probe = format!("EXPLAIN {}", sql.merge.replace("$1", "0").replace("$2", "0"));
-            connection.execute(AssertSqlSafe(probe)).await.map_err(|error| match sqlstate(&error).as_deref() {
-                Some(INVALID_COLUMN_REFERENCE) => conflict_keys_error(&plan),
-                _ => error.into(),
-            })?;
         }
         let buffer = Vec::with_capacity(COPY_BUFFER_BYTES + (COPY_BUFFER_BYTES >> 1));
-        let (clock, checkpoint_sql) = (postgres.options.clock.clone(), postgres.checkpoint_sql.clone());
-        Ok(Self { connection, plan, clock, checkpoint_sql, load_sql: sql, buffer })
+        Ok(Self {
+            connection,
+            row_loader: RowLoader::new(&plan),
+            plan,
+            clock: postgres.options.clock.clone(),
+            checkpoint_sql: postgres.checkpoint_sql.clone(),
+            load_sql: sql,
+            buffer,
+            shares_transaction: false,
+            in_transaction: false,
+            expects_refusals: false,
+        })
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        self.connection.execute("BEGIN").await?;
+        self.in_transaction = true;
+        Ok(())
+    }
+
+    /// Locks the checkpoint, or fails if a later attempt has claimed it.
+    async fn check_fence(&mut self, fence: &Fence) -> Result<()> {
+        let check = sqlx::query(AssertSqlSafe(self.checkpoint_sql.check_epoch()));
+        let check = check.bind(&fence.checkpoint_key).bind(fence.epoch);
+        match check.execute(&mut *self.connection).await?.rows_affected() {
+            0 => Err(fence.lease_lost_error()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn commit(&mut self, fence: Option<&Fence>, sealed: &ChunkCommit) -> Result<()> {
+        if let Some(fence) = fence {
+            let now = self.clock.now();
+            let advance =
+                sqlx::query(AssertSqlSafe(self.checkpoint_sql.update_cursor())).bind(&sealed.cursor).bind(now);
+            let advance = advance.bind(sealed.finished.then_some(now)).bind(&fence.checkpoint_key);
+            advance.execute(&mut *self.connection).await?;
+            if !sealed.rejects.is_empty() {
+                let (seqs, lines): (Vec<_>, Vec<_>) =
+                    sealed.rejects.iter().map(|reject| (reject.seq, reject.line.as_str())).unzip();
+                let insert = sqlx::query(AssertSqlSafe(self.checkpoint_sql.insert_rejects()));
+                insert.bind(&fence.checkpoint_key).bind(seqs).bind(lines).execute(&mut *self.connection).await?;
+            }
+        }
+        failpoint!("chunk.before_commit");
+        self.connection.execute("COMMIT").await?;
+        self.in_transaction = false;
+        failpoint!("chunk.after_commit");
+        Ok(())
+    }
+
+    async fn load_batch(&mut self, rows: &RowBatch) -> Result<LoadOutcome> {
+        if rows.row_count() == 0 {
+            return Ok(LoadOutcome::default());
+        }
+        if !self.expects_refusals && !has_repeated_keys(&self.plan, rows) {
+            let work = BatchLoad {
+                connection: &mut self.connection,
+                plan: &self.plan,
+                load_sql: &self.load_sql,
+                buffer: &mut self.buffer,
+                rows,
+                clears_staging: self.shares_transaction,
+            };
+            if let Some(outcome) = work.load_at_once().await? {
+                return Ok(outcome);
+            }
+        }
+        let connection = &mut *self.connection;
+        let outcome = self.row_loader.load(connection, &self.plan, &self.load_sql, rows, &mut self.buffer).await?;
+        self.expects_refusals = !outcome.refused.is_empty();
+        Ok(outcome)
     }
 }
 
 impl ChunkLoader for PostgresLoader {
+    fn share_transaction(&mut self) {
+        self.shares_transaction = true;
+    }
+
     async fn load_chunk<T: AsRef<RowBatch> + Send + Sync + 'static>(
         &mut self,
         rows: Arc<T>,
         fence: Option<&Fence>,
         seal: ChunkCommitFn,
     ) -> Result<(LoadOutcome, ChunkCommit)> {
-        let rows = (*rows).as_ref();
-        let Self { connection, plan, clock, checkpoint_sql: statements, load_sql: sql, buffer } = self;
-        let mut transaction = connection.begin().await?;
-        if let Some(fence) = fence {
-            let mine =
-                sqlx::query(AssertSqlSafe(statements.check_epoch())).bind(&fence.checkpoint_key).bind(fence.epoch);
-            if mine.execute(&mut *transaction).await?.rows_affected() == 0 {
-                return Err(fence.lease_lost_error());
-            }
+        if !self.in_transaction {
+            self.begin().await?;
         }
-        let keys = plan.key_indexes();
-        let mut work =
-            BatchLoad { connection: &mut transaction, plan, load_sql: sql, keys, buffer, rows, staged: false };
-        let outcome = work.load_all().await?;
+        if let (Some(fence), false) = (fence, self.shares_transaction) {
+            self.check_fence(fence).await?;
+        }
+        let outcome = self.load_batch((*rows).as_ref()).await?;
         let sealed = seal(&outcome);
-        if let Some(fence) = fence {
-            let now = clock.now();
-            let advance = sqlx::query(AssertSqlSafe(statements.update_cursor())).bind(&sealed.cursor).bind(now);
-            advance.bind(sealed.finished.then_some(now)).bind(&fence.checkpoint_key).execute(&mut *transaction).await?;
-            if !sealed.rejects.is_empty() {
-                let (seqs, lines): (Vec<_>, Vec<_>) =
-                    sealed.rejects.iter().map(|reject| (reject.seq, reject.line.as_str())).unzip();
-                let insert = sqlx::query(AssertSqlSafe(statements.insert_rejects()));
-                insert.bind(&fence.checkpoint_key).bind(seqs).bind(lines).execute(&mut *transaction).await?;
+        if !self.shares_transaction {
+            self.commit(fence, &sealed).await?;
+        }
+        Ok((outcome, sealed))
+    }
+
+    /// The checkpoint is locked only here: a transaction that lasts would keep later attempts waiting.
+    async fn end_shared(&mut self, fence: Option<&Fence>, sealed: Option<&ChunkCommit>) -> Result<()> {
+        match sealed {
+            Some(sealed) => {
+                if !self.in_transaction {
+                    self.begin().await?;
+                }
+                if let Some(fence) = fence {
+                    self.check_fence(fence).await?;
+                }
+                self.commit(fence, sealed).await
+            }
+            None => {
+                if std::mem::take(&mut self.in_transaction) {
+                    self.connection.execute("ROLLBACK").await?;
+                }
+                Ok(())
             }
         }
-        failpoint!("chunk.before_commit");
-        transaction.commit().await?;
-        failpoint!("chunk.after_commit");
-        Ok((outcome, sealed))
     }
 }
 
-/// The load of one batch.
+/// The load of one batch at once.
 struct BatchLoad<'a> {
     connection: &'a mut PgConnection,
     plan: &'a LoadPlan,
     load_sql: &'a LoadSql,
-    keys: Vec<usize>,
     buffer: &'a mut Vec<u8>,
     rows: &'a RowBatch,
-    /// Whether the staging table already holds all rows.
-    staged: bool,
+    /// Whether the staging table may hold rows of the batch before.
+    clears_staging: bool,
 }
 
 impl BatchLoad<'_> {
-    /// Loads all rows. If the database refuses a row, the range is halved until the refused row is alone.
-    async fn load_all(&mut self) -> Result<LoadOutcome> {
-        let mut outcome = LoadOutcome::default();
-        let mut ranges = Vec::from([Range { start: 0, end: self.rows.row_count() }]);
-        while let Some(range) = ranges.pop() {
-            if range.is_empty() {
-                continue;
-            }
-            self.connection.execute("SAVEPOINT afterload").await?;
-            match self.attempt_range(&range).await {
-                Ok(done) => {
-                    outcome.inserted += done.inserted;
-                    outcome.updated += done.updated;
-                    outcome.skipped += done.skipped;
-                    outcome.refused.extend(done.refused);
-                }
-                Err(LoadError::Other(error)) => return Err(error),
-                Err(LoadError::RowRefused(message)) => {
-                    self.connection.execute("ROLLBACK TO SAVEPOINT afterload; RELEASE SAVEPOINT afterload").await?;
-                    if range.len() == 1 {
-                        outcome.refused.push(RowRefusal { row: range.start, code: codes::DATABASE_REFUSED, message });
-                        continue;
-                    }
-                    if range.len() == self.rows.row_count() {
-                        self.stage_rows().await?;
-                    }
-                    let middle = range.start + range.len() / 2;
-                    ranges.push(middle..range.end);
-                    ranges.push(range.start..middle);
-                }
+    /// Loads all rows. `None` if one of them may be at fault; nothing is loaded then.
+    async fn load_at_once(mut self) -> Result<Option<LoadOutcome>> {
+        self.connection.execute("SAVEPOINT afterload").await?;
+        match self.load_all().await {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(LoadError::Other(error)) => Err(error),
+            Err(LoadError::MaybeRow(_)) => {
+                self.connection.execute("ROLLBACK TO SAVEPOINT afterload; RELEASE SAVEPOINT afterload").await?;
+                Ok(None)
             }
         }
-        outcome.refused.sort_by_key(|refusal| refusal.row);
-        Ok(outcome)
     }
 
-    /// Copies all rows into the staging table, so that halving does not send them again.
-    ///
-    /// The copy can fail too, for example if the database's encoding lacks a character. Each range is then sent alone.
-    async fn stage_rows(&mut self) -> Result<()> {
-        self.connection.execute(AssertSqlSafe(self.load_sql.create_staging.as_str())).await?;
-        self.connection.execute("SAVEPOINT afterload_stage").await?;
-        match self.copy_rows(0..self.rows.row_count(), true).await {
-            Ok(_) => self.staged = true,
-            Err(LoadError::Other(error)) => return Err(error),
-            Err(LoadError::RowRefused(_)) => {
-                self.connection.execute("ROLLBACK TO SAVEPOINT afterload_stage").await?;
+    async fn load_all(&mut self) -> Result<LoadOutcome, LoadError> {
+        let outcome = match &self.load_sql.copy_direct {
+            Some(copy) => {
+                let (count, copy) = (self.rows.row_count(), copy.clone());
+                let inserted = self.copy_rows(0..count, &copy, false).await?;
+                LoadOutcome { inserted, skipped: (count as u64).saturating_sub(inserted), ..LoadOutcome::default() }
             }
-        }
-        Ok(())
-    }
-
-    async fn attempt_range(&mut self, range: &Range<usize>) -> Result<LoadOutcome, LoadError> {
-        let done = self.load_range(range).await?;
+            None => self.merge_rows().await?,
+        };
         // A deferred constraint would fail at the commit, where its row is unknown.
         let settle = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT afterload";
         self.connection.execute(settle).await.map_err(classify_load_error)?;
-        Ok(done)
-    }
-
-    async fn load_range(&mut self, range: &Range<usize>) -> Result<LoadOutcome, LoadError> {
-        let repeated = self.find_duplicate_keys(range);
-        let sent = (range.len() - repeated.len()) as u64;
-        if !self.staged {
-            let left = range.clone().filter(|row| !repeated.contains(row));
-            let copied = self.copy_rows(left, self.load_sql.copy_direct.is_none()).await?;
-            if self.load_sql.copy_direct.is_some() {
-                return Ok(LoadOutcome {
-                    inserted: copied,
-                    skipped: sent - copied.min(sent),
-                    ..LoadOutcome::default()
-                });
-            }
-        } else if !repeated.is_empty() {
-            let rows = repeated.iter().map(|row| *row as i32).collect::<Vec<_>>();
-            let leave_out =
-                sqlx::query(AssertSqlSafe(format!("DELETE FROM {STAGING_TABLE} WHERE ord = ANY ($1)"))).bind(rows);
-            leave_out.execute(&mut *self.connection).await.map_err(classify_load_error)?;
-        }
-        let (from, to) = (range.start as i32, range.end as i32);
-        let mut taken: Vec<i32> = Vec::new();
-        if let Some(sql) = &self.load_sql.delete_conflicts {
-            let query = sqlx::query_scalar(AssertSqlSafe(sql.as_str())).bind(from).bind(to);
-            taken = query.fetch_all(&mut *self.connection).await.map_err(classify_load_error)?;
-        }
-        let query = sqlx::query_as(AssertSqlSafe(self.load_sql.merge.as_str())).bind(from).bind(to);
-        let (fresh, merged): (i64, i64) = query.fetch_one(&mut *self.connection).await.map_err(classify_load_error)?;
-        let (fresh, merged) = (fresh as u64, merged as u64);
-        let mut outcome = LoadOutcome { inserted: fresh, updated: merged - fresh, ..LoadOutcome::default() };
-        let silent = sent - taken.len() as u64 - merged;
-        match self.plan.conflict_action() {
-            Some(KeyConflictAction::Reject) => {
-                let known = taken.iter().map(|row| *row as usize).chain(repeated);
-                outcome.refused.extend(known.map(|row| self.plan.conflict_refusal(row)));
-                if silent > 0 && range.len() > 1 {
-                    // The database finds a conflict that our comparison of keys misses, as with case-insensitive types.
-                    return Err(LoadError::RowRefused(String::new()));
-                }
-                if silent > 0 {
-                    outcome.refused.push(self.plan.conflict_refusal(range.start));
-                }
-            }
-            Some(KeyConflictAction::Update) => {
-                outcome.updated += repeated.len() as u64;
-                outcome.skipped = silent;
-            }
-            _ => outcome.skipped = silent,
-        }
         Ok(outcome)
     }
 
-    /// Finds the rows to leave out because another row of the range has the same key.
-    ///
-    /// One statement cannot change a row twice. An update keeps the last row of a key, a rejection keeps the first.
-    /// A key that holds a null never equals another key.
-    fn find_duplicate_keys(&self, range: &Range<usize>) -> BTreeSet<usize> {
-        let mut losers = BTreeSet::new();
-        let Some(action @ (KeyConflictAction::Update | KeyConflictAction::Reject)) = self.plan.conflict_action() else {
-            return losers;
-        };
-        let mut seen: HashMap<Vec<u8>, usize> = HashMap::with_capacity(range.len());
-        for row in range.clone() {
-            let cells = self.rows.row_cells(row);
-            if self.keys.iter().any(|key| cells[*key] == BatchCell::Null) {
-                continue;
-            }
-            let mut key = Vec::with_capacity(16 * self.keys.len());
-            for index in &self.keys {
-                pg_copy::write_cell(self.rows, cells[*index], self.sent_column_type(*index), &mut key);
-            }
-            match (seen.insert(key.clone(), row), action) {
-                (Some(before), KeyConflictAction::Update) => drop(losers.insert(before)),
-                (Some(before), _) => {
-                    seen.insert(key, before);
-                    losers.insert(row);
-                }
-                (None, _) => {}
-            }
+    async fn merge_rows(&mut self) -> Result<LoadOutcome, LoadError> {
+        if self.clears_staging {
+            let clear = AssertSqlSafe(self.load_sql.clear_staging.as_str());
+            self.connection.execute(clear).await.map_err(classify_load_error)?;
         }
-        losers
+        let (count, copy) = (self.rows.row_count(), self.load_sql.copy_staging.clone());
+        self.copy_rows(0..count, &copy, true).await?;
+        let query = sqlx::query_as(AssertSqlSafe(self.load_sql.merge.as_str())).bind(0_i32).bind(count as i32);
+        let (fresh, merged): (i64, i64) = query.fetch_one(&mut *self.connection).await.map_err(classify_load_error)?;
+        let (fresh, merged) = (fresh as u64, merged as u64);
+        let skipped = (count as u64).saturating_sub(merged);
+        Ok(LoadOutcome { inserted: fresh, updated: merged - fresh, skipped, refused: Vec::new() })
     }
 
-    /// The type that is sent for a column: text if the database has to cast.
-    fn sent_column_type(&self, index: usize) -> DbColumnType {
-        let (column, shape) = &self.plan.columns[index];
-        if is_directly_loadable(column.column_type, *shape) { column.column_type } else { DbColumnType::Text }
-    }
-
-    async fn copy_rows(&mut self, rows: impl Iterator<Item = usize>, staged: bool) -> Result<u64, LoadError> {
-        let kinds = (0..self.rows.width).map(|index| self.sent_column_type(index)).collect::<Vec<_>>();
-        let target = if staged {
-            &self.load_sql.copy_staging
-        } else {
-            self.load_sql.copy_direct.as_ref().unwrap_or(&self.load_sql.copy_staging)
-        };
-        let mut copy = self.connection.copy_in_raw(target).await.map_err(classify_load_error)?;
-        self.buffer.clear();
-        self.buffer.extend_from_slice(pg_copy::COPY_HEADER);
-        for row in rows {
-            pg_copy::write_field_count(kinds.len() + usize::from(staged), self.buffer);
-            if staged {
-                pg_copy::write_int4(row as i32, self.buffer);
-            }
-            for (cell, kind) in self.rows.row_cells(row).iter().zip(&kinds) {
-                pg_copy::write_cell(self.rows, *cell, *kind, self.buffer);
-            }
-            if self.buffer.len() >= COPY_BUFFER_BYTES {
-                copy.send(&self.buffer[..]).await.map_err(classify_load_error)?;
-                self.buffer.clear();
-            }
-        }
-        self.buffer.extend_from_slice(pg_copy::COPY_TRAILER);
-        copy.send(&self.buffer[..]).await.map_err(classify_load_error)?;
-        copy.finish().await.map_err(classify_load_error)
+    async fn copy_rows(&mut self, rows: Range<usize>, copy: &str, numbered: bool) -> Result<u64, LoadError> {
+        let kinds = (0..self.rows.width).map(|index| sent_column_type(self.plan, index)).collect::<Vec<_>>();
+        let rows = rows.map(|row| (numbered.then_some(row as i32), row));
+        send_rows(self.connection, copy, self.rows, rows, &kinds, self.buffer).await
     }
 }
 
-/// Decides whether an error concerns one row or the whole load.
+/// Whether rows of an update have the same key. One statement cannot update a row twice, and each of the rows has to keep
+/// the rules of the table, so they are tried one by one.
 ///
-/// Classes 21 (cardinality), 22 (data), 23 (constraint), 44 (check option), 54 (limit exceeded) and P0 (raised by a
-/// trigger) concern one row.
-fn classify_load_error(error: sqlx::Error) -> LoadError {
-    let state = sqlstate(&error).unwrap_or_default();
-    let of_a_row = ["21", "22", "23", "44", "54", "P0"].iter().any(|class| state.starts_with(class));
-    match error.as_database_error() {
-        Some(database) if of_a_row => LoadError::RowRefused(database.message().to_owned()),
-        _ => LoadError::Other(error.into()),
+/// A key that holds a null never equals another key.
+fn has_repeated_keys(plan: &LoadPlan, rows: &RowBatch) -> bool {
+    if plan.conflict_action() != Some(KeyConflictAction::Update) {
+        return false;
     }
+    let (keys, count) = (plan.key_indexes(), rows.row_count());
+    let mut seen: HashSet<Vec<u8>> = HashSet::with_capacity(count);
+    (0..count).any(|row| {
+        let cells = rows.row_cells(row);
+        if keys.iter().any(|key| cells[*key] == BatchCell::Null) {
+            return false;
+        }
+        let mut key = Vec::with_capacity(16 * keys.len());
+        for index in &keys {
+            pg_copy::write_cell(rows, cells[*index], sent_column_type(plan, *index), &mut key);
+        }
+        !seen.insert(key)
+    })
+}
+
+/// The type that is sent for a column: text if the database has to cast.
+fn sent_column_type(plan: &LoadPlan, index: usize) -> DbColumnType {
+    let (column, shape) = &plan.columns[index];
+    if is_directly_loadable(column.column_type, *shape) { column.column_type } else { DbColumnType::Text }
 }

@@ -3,13 +3,19 @@
 mod bind;
 mod bulk_update;
 mod called_names;
+mod copy_in;
 mod decode;
 mod describe;
+mod error_class;
 mod guard;
 mod load;
 mod load_sql;
 mod pg_copy;
+mod refusals;
+mod row_load;
+mod row_load_sql;
 mod select;
+mod set_rules;
 mod statement;
 
 use std::str::FromStr;

@@ -259,6 +259,7 @@ mod tests {
             "SELECT a FROM t UNION SELECT b FROM u EXCEPT SELECT c FROM v",
             "SELECT CASE WHEN a IS NULL THEN 'x' ELSE CAST(a AS TEXT) END, coalesce(a, :a) FROM t LEFT JOIN u USING (id)",
             "SELECT edit, t.nextval, setval FROM t AS t WHERE t.edit = 'load_extension(1)'",
+            "SELECT 1 AS edit, a dblink, b \"lo_import\" FROM t AS writefile",
             "SELECT sum(a) OVER w FROM t WINDOW w AS (ORDER BY b GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE TIES)",
             "WITH edit(a) AS (SELECT 1), replace AS MATERIALIZED (SELECT 2 AS b) SELECT a, b FROM edit, replace",
             "(SELECT 1)",

@@ -1,10 +1,14 @@
 //! The SQLite back end: rusqlite on a handle of sqlx's pool, because sqlx costs about 8 µs per statement.
 
 mod bind;
+mod bound_cell;
 mod bulk_update;
 mod describe;
+mod foreign_keys;
 mod guard;
+mod key_index;
 mod load;
+mod refusals;
 mod select;
 mod statement;
 
@@ -14,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::ffi;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, SqlitePool};
+use sqlx::{AssertSqlSafe, Sqlite, SqlitePool};
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::{BindValues, ParameterizedSql};
@@ -58,6 +63,21 @@ impl SqliteDatabase {
         let done = tokio::task::spawn_blocking(move || {
             let mut locked = futures::executor::block_on(pooled.lock_handle())?;
             with_rusqlite(&mut locked, work)
+        });
+        done.await.map_err(panic_error)?
+    }
+
+    /// Like `run_blocking`, on a connection that keeps its transaction. Gives the connection back.
+    async fn run_on<T: Send + 'static>(
+        mut pooled: PoolConnection<Sqlite>,
+        work: impl FnOnce(&mut rusqlite::Connection) -> Result<T> + Send + 'static,
+    ) -> Result<(PoolConnection<Sqlite>, T)> {
+        let done = tokio::task::spawn_blocking(move || {
+            let done = {
+                let mut locked = futures::executor::block_on(pooled.lock_handle())?;
+                with_rusqlite(&mut locked, work)?
+            };
+            Ok::<_, Error>((pooled, done))
         });
         done.await.map_err(panic_error)?
     }

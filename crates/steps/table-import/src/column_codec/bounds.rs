@@ -5,10 +5,11 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::columns::{ImportColumn, ImportColumnType};
+use crate::columns::{ImportColumn, ImportColumnType};
 use afterload_core::decimal::compare_decimals;
 use afterload_core::exact_decimal::number_digits;
 use afterload_tabular::read::cell_parser;
+use afterload_tabular::read::date_format::DateFormats;
 use afterload_target_db::DbColumnType;
 
 /// The minimum and maximum value.
@@ -61,16 +62,18 @@ impl ValueBounds {
     ///
     /// # Errors
     /// The invalid field and a message.
-    pub fn parse(
+    pub fn compile(
         kind: ImportColumnType,
         column: &ImportColumn,
+        dates: &DateFormats,
         target: DbColumnType,
     ) -> Result<Self, (&'static str, String)> {
         let bounds = match kind {
             ImportColumnType::Integer => parse_integer_bounds(column, target)?,
             ImportColumnType::Decimal => parse_decimal_bounds(column, target)?,
             ImportColumnType::Date | ImportColumnType::Datetime => {
-                let (min, max) = (parse_time("min", kind, column)?, parse_time("max", kind, column)?);
+                let (min, max) =
+                    (parse_time("min", kind, &column.min, dates)?, parse_time("max", kind, &column.max, dates)?);
                 Self::Whole(min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX))
             }
             _ => match (&column.min, &column.max) {
@@ -168,15 +171,16 @@ fn parse_number(field: &'static str, value: &Option<Value>) -> Result<Option<Str
 fn parse_time(
     field: &'static str,
     kind: ImportColumnType,
-    column: &ImportColumn,
+    value: &Option<Value>,
+    dates: &DateFormats,
 ) -> Result<Option<i64>, (&'static str, String)> {
-    let Some(value) = (if field == "min" { &column.min } else { &column.max }) else { return Ok(None) };
+    let Some(value) = value else { return Ok(None) };
     let text = value.as_str().unwrap_or_default();
-    let read = |formats: &[String]| match kind {
-        ImportColumnType::Date => cell_parser::parse_date(text, formats).map(i64::from),
-        _ => cell_parser::parse_datetime(text, formats),
+    let read = |dates: &DateFormats| match kind {
+        ImportColumnType::Date => cell_parser::parse_date(text, dates).map(i64::from),
+        _ => cell_parser::parse_datetime(text, dates),
     };
-    let time = read(&column.formats).or_else(|| read(&[]));
+    let time = read(dates).or_else(|| read(&DateFormats::default()));
     time.map(Some).ok_or_else(|| (field, format!("`{field}` must be written as the column's values")))
 }
 
