@@ -76,16 +76,16 @@ steps:
   - id: tell
     uses: notify.fanout
     with:
-      audience: { followers: { sql: 'SELECT id, name, email FROM people', key: id } }
+      audience: { followers: { sql: 'SELECT id, name, email, photo FROM people', key: id } }
       deliver:
         email:
           subject: "News for ${{ person.name }}"
-          html: "<p>Dear ${{ person.name }}, you ${{ reason }} us.</p>"
+          html: "<p>Dear ${{ person.name }}, you ${{ reason }} us.</p><img src='${{ person.photo }}' alt=''>"
 "#;
     let app = TestApp::builder(database).pipeline("p", yaml).start().await;
     app.sql(
-        "CREATE TABLE people (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL);
-         INSERT INTO people VALUES (1, '<script>zoë</script>', 'zoe@example.com')",
+        "CREATE TABLE people (id BIGINT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, photo TEXT NOT NULL);
+         INSERT INTO people VALUES (1, '<script>zoë</script>', 'zoe@example.com', 'cid:nothing')",
     )
     .await;
     let run = app.run_to_end("p", json!({})).await;

@@ -1,12 +1,17 @@
 //! The guarantees of the state database, on both databases.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use afterload_core::clock::Clock;
 use afterload_core::file_seals::FileSeals;
+use afterload_state::queue::{JobHandler, JobQueue, NewJob, PauseGate, QueueWorkerSpec};
 use afterload_state::{
-    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, RunDeadlines, RunFilter, RunRecord, RunStatus, StepRecord,
-    StepStatus, SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
+    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, PauseTarget, RunDeadlines, RunFilter, RunRecord, RunStatus,
+    StepRecord, StepStatus, SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Database, Server, both};
 
@@ -15,6 +20,7 @@ both!(
     stale_attempt_cannot_commit,
     progress_resets_the_crash_count,
     parked_and_retried_steps_can_be_claimed_again,
+    step_is_handed_over_unless_something_comes_first,
     effect_log_keeps_finished_effects,
     runs_are_listed_newest_first,
     api_key_ids_are_unique,
@@ -184,6 +190,66 @@ async fn parked_and_retried_steps_can_be_claimed_again(database: Database) {
         assert!(tx.steps().lock_due("s1").await.unwrap().is_none(), "what runs is not due");
     })
     .await;
+}
+
+async fn step_is_handed_over_unless_something_comes_first(database: Database) {
+    const FIRST: &str = "01ARZ3NDEKTSV4RRFFQ69G5FA1";
+    const NEXT: &str = "01ARZ3NDEKTSV4RRFFQ69G5FA2";
+    const OTHER: &str = "01ARZ3NDEKTSV4RRFFQ69G5FA3";
+    let store = seeded(database).await;
+    let queue = JobQueue::open(store.db.clone(), Duration::from_secs(15)).await.unwrap();
+    within(&store.db, async |tx| {
+        tx.steps().insert(&StepRecord { step_id: "one".into(), ..step(FIRST, "r1") }).await.unwrap();
+        let next = StepRecord { step_id: "two".into(), status: StepStatus::Waiting, ..step(NEXT, "r1") };
+        tx.steps().insert(&next).await.unwrap();
+        let job = NewJob { step_run: FIRST, queue: "default", priority: 0, due_at: None };
+        queue.enqueue_jobs(tx, &[job]).await.unwrap();
+    })
+    .await;
+    // A worker passes on its lease, and is busy until the end.
+    let (stop, (sender, mut leases)) = (CancellationToken::new(), tokio::sync::mpsc::unbounded_channel());
+    let busy = stop.clone();
+    let handler: JobHandler = Arc::new(move |lease, _| {
+        let (sender, busy) = (sender.clone(), busy.clone());
+        Box::pin(async move {
+            sender.send(lease).unwrap();
+            busy.cancelled().await;
+        })
+    });
+    let (_gate, gate) = PauseGate::new(true);
+    let spec = QueueWorkerSpec { name: "default".into(), concurrency: 1, gate };
+    let worker = tokio::spawn(queue.clone().run_queue_worker(spec, handler, stop.clone(), Duration::from_secs(5)));
+    let lease = leases.recv().await.unwrap();
+    let next = store.db.steps().find(NEXT).await.unwrap().unwrap();
+    // Each try is rolled back.
+    let can_hand_over = async |step: &StepRecord| {
+        let mut tx = store.db.begin().await.unwrap();
+        queue.hand_over(&mut tx, &lease, step).await.unwrap().is_some()
+    };
+    assert!(can_hand_over(&next).await);
+    assert!(!can_hand_over(&StepRecord { queue: "other".into(), ..next.clone() }).await, "another queue");
+    store.db.pauses().insert(PauseTarget::Queue, "default").await.unwrap();
+    assert!(!can_hand_over(&next).await, "the queue is paused");
+    store.db.pauses().delete(PauseTarget::Queue, "default").await.unwrap();
+    for (priority, comes_first) in [(0, false), (1, true)] {
+        let job = NewJob { step_run: OTHER, queue: "default", priority, due_at: None };
+        within(&store.db, async |tx| queue.enqueue_jobs(tx, &[job]).await.unwrap()).await;
+        assert_eq!(can_hand_over(&next).await, !comes_first, "priority {priority}");
+        within(&store.db, async |tx| queue.delete_job(tx, OTHER).await.unwrap()).await;
+    }
+    let handed = within(&store.db, async |tx| queue.hand_over(tx, &lease, &next).await.unwrap().unwrap()).await;
+    assert!(!can_hand_over(&next).await, "it is claimed");
+    let (handed, claimed, _active) = handed.begin().unwrap();
+    assert_eq!((claimed.step.status, claimed.step.claims, claimed.step.crashes), (StepStatus::Running, 1, 0));
+    assert_eq!(queue.count_jobs().await.unwrap(), 2);
+    within(&store.db, async |tx| {
+        for lease in [&handed, &lease] {
+            assert!(queue.acknowledge_job(tx, lease).await.unwrap(), "the job is locked under the lease");
+        }
+    })
+    .await;
+    stop.cancel();
+    worker.await.unwrap();
 }
 
 async fn effect_log_keeps_finished_effects(database: Database) {

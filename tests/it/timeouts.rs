@@ -162,15 +162,25 @@ steps:
 }
 
 async fn deadline_that_passes_during_a_crash_ends_the_run(database: Database) {
+    let yaml = format!(
+        "name: p
+timeout: 1h
+steps:
+  - {{ id: one, uses: test.step, with: {{ hang: true }} }}
+  - {{ id: broken, uses: test.step, needs: [], with: {{ refuse: never }} }}{HANDLERS}"
+    );
     let yaml =
-        format!("name: p\ntimeout: 1h\nsteps:\n  - {{ id: one, uses: test.step, with: {{ hang: true }} }}{HANDLERS}");
+        yaml.replace("id: clean, uses: test.step, with: {", "id: clean, uses: test.step, with: { refuse: never,");
     let app = TestApp::builder(database).pipeline("p", &yaml).start().await;
     let run = app.run("p", json!({})).await;
     app.step_is(&run, "one", "running").await;
+    app.step_is(&run, "broken", "failed").await;
     let app = app.crash().await;
     pass(&app, &run, "deadline_at").await;
     let run = app.ended(&run).await;
-    assert_eq!(statuses(&run), ["one:cancelled", "cheer:skipped", "alarm:succeeded", "clean:succeeded"]);
-    assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("run_timed_out")));
+    let expected = ["one:cancelled", "broken:failed", "cheer:skipped", "alarm:succeeded", "clean:failed"];
+    assert_eq!(statuses(&run), expected);
+    assert_eq!((&run["status"], &run["error"]["code"]), (&json!("failed"), &json!("run_timed_out")), "{run}");
+    assert_eq!(run["steps"][3]["outputs"]["value"], "failed: run_timed_out in one", "{run}");
     app.finish().await;
 }

@@ -52,9 +52,13 @@ impl MailAddress {
 
     /// The address in lower case, to recognize the same mailbox. Hosts ignore case, and nearly all servers ignore it
     /// before the `@` too. Two mails to one person are worse than a missing mail to someone whose address differs only
-    /// by case.
+    /// by case. Quotes that the mailbox does not need are no part of it, so that they lead around no suppression.
     pub fn mailbox_key(&self) -> String {
-        self.0.email.to_string().to_lowercase()
+        let (user, host) = (self.0.email.user(), self.0.email.domain());
+        let plain = unquote_name(user);
+        let needs_quotes = plain.starts_with('"') || lettre::Address::new(&plain, host).is_err();
+        let user: &str = if needs_quotes { user } else { &plain };
+        format!("{user}@{host}").to_lowercase()
     }
 
     /// The part after the `@`.
@@ -145,6 +149,10 @@ mod tests {
         let address = MailAddress::parse_recipient("Info@MÜNCHEN.example").unwrap();
         assert_eq!(address.to_string(), "Info@xn--mnchen-3ya.example");
         assert_eq!(address.mailbox_key(), "info@xn--mnchen-3ya.example");
+        for (text, key) in [("\"Ada\"@example.com", "ada@example.com"), ("\"a@b\"@example.com", "\"a@b\"@example.com")]
+        {
+            assert_eq!(MailAddress::parse_recipient(text).unwrap().mailbox_key(), key);
+        }
         assert_eq!(MailAddress::parse_sender("afterload <afterload@localhost>").unwrap().domain(), "localhost");
     }
 

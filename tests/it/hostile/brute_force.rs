@@ -106,6 +106,8 @@ async fn wrong_tokens_are_limited_too(database: Database) {
         (get.clone(), format!("/v1/runs/{id}/events?token=x"), 401),
         (get.clone(), format!("/v1/artifacts/{artifact}?token=x"), 401),
         (get.clone(), "/d/x".to_owned(), 404),
+        (Method::POST, "/u/x".to_owned(), 404),
+        (Method::POST, "/v1/mail/bounces?token=x".to_owned(), 401),
         (Method::PUT, format!("/v1/uploads/{id}.x"), 401),
         (Method::POST, format!("/v1/uploads/{id}/complete?token=x"), 401),
         (Method::POST, "/v1/hooks/s3?token=x".to_owned(), 401),

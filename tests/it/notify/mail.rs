@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use afterload::config::SmtpTls;
+use afterload::config::{QueueConfig, SmtpTls};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{counts, id};
 use crate::smtp::Server;
-use crate::support::{Database, Place, TestApp, both, eventually};
+use crate::support::{Database, Place, TestApp, both, eventually, numbers};
 
 both!(
     each_recipient_gets_one_mail_and_mention_wins,
     deferred_recipient_does_not_block_the_others,
     deferred_mention_stays_a_mention,
     deferred_mails_are_sent_after_a_suspension,
+    mails_over_the_rate_hold_no_worker_and_stay_single,
     no_recipient_is_knowingly_mailed_twice_despite_kills,
 );
 
@@ -179,6 +180,33 @@ fn outbox(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let files = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "eml"));
     files.map(|file| (file.path(), file.metadata().and_then(|facts| facts.modified()).expect("a time"))).collect()
+}
+
+async fn mails_over_the_rate_hold_no_worker_and_stay_single(database: Database) {
+    let app = TestApp::builder(database)
+        .pipeline("p", &yaml("subject: \"by ${{ reason }}\", body: b", ""))
+        .pipeline("free", "name: free\nsteps: [{ id: one, uses: test.step }]\n")
+        .config(|config| {
+            config.mail.per_minute = [("example.com".to_owned(), 60)].into();
+            config.queues.insert("default".into(), QueueConfig { concurrency: 1 });
+        })
+        .start()
+        .await;
+    app.sql(USERS).await;
+    let runs = [app.run("p", json!({ "text": "@bob" })).await, app.run("p", json!({ "text": "@bob" })).await];
+    assert_eq!(app.run_to_end("free", json!({})).await["status"], "succeeded");
+    for run in &runs {
+        let run = app.ended(run).await;
+        assert_eq!((&run["status"], counts(&run)), (&json!("succeeded"), [1, 5, 3, 1, 2]), "{run}");
+        assert_eq!(run["steps"][0]["attempt"], 1, "{run}");
+        let mails: Vec<_> = app.mails().into_iter().filter(|mail| mail.contains(id(&run))).collect();
+        let count = |text: &str| mails.iter().filter(|mail| mail.contains(text)).count();
+        assert_eq!((mails.len(), count("Subject: by mention"), count("Subject: by follow")), (3, 1, 2), "{mails:?}");
+    }
+    // The two of them cannot both wait in memory.
+    let suspended = numbers(&app.service(), "SELECT COUNT(*) FROM step_runs WHERE suspend_count > 0").await;
+    assert!(suspended[0] > 0);
+    app.finish().await;
 }
 
 async fn no_recipient_is_knowingly_mailed_twice_despite_kills(database: Database) {

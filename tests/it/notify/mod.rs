@@ -183,6 +183,10 @@ fn invalid_fan_out_is_rejected() {
             "the column `p` is written twice",
         ),
         (format!("audience: {{ {name} }}, deliver: {{ email: {{}} }}"), "the mail has no text"),
+        (
+            format!("audience: {{ {name} }}, deliver: {{ email: {{ subject: a, html: '<img src=\"cid:logo\">' }} }}"),
+            "the HTML shows `cid:logo`, but no picture travels with these mails",
+        ),
         (format!("audience: {{ {name} }}, {table}, chunk: 0"), "`chunk` must be from 1 to 100000"),
         (format!("audience: {{ {name} }}, {table}, parallel: 9"), "`parallel` must be from 1 to 8"),
     ] {

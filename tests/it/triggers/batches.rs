@@ -95,6 +95,17 @@ async fn full_batch_starts_at_once_and_the_rest_at_its_time(database: Database) 
     let first = publish(&app, "row.changed", None, &large).await;
     assert_eq!(publish(&app, "row.changed", None, &large).await["batched"], first["batched"]);
     app.until_runs(3).await;
+    // An event at the end of its chain takes no others with it.
+    let accepted = publish(&app, "row.changed", None, &json!({ "id": 5 })).await["batched"][0].clone();
+    let request = app.client.post(format!("{}/v1/events/row.changed", app.url)).bearer_auth(&app.admin_key);
+    let request = request.header("afterload-hops", "17").json(&json!({ "id": 6 }));
+    let stopped: Value = request.send().await.unwrap().json().await.unwrap();
+    pass(&app).await;
+    app.until_runs(5).await;
+    let accepted = app.show(accepted.as_str().unwrap()).await;
+    assert_eq!((&accepted["params"]["ids"], &accepted["hops"]), (&json!([5]), &json!(0)), "{accepted}");
+    let stopped = app.show(stopped["batched"][0].as_str().unwrap()).await;
+    assert_eq!((&stopped["error"]["code"], &stopped["event"]["id"]), (&json!("hops_exceeded"), &json!(6)), "{stopped}");
     until_no_batches(&app).await;
     app.finish().await;
 }

@@ -137,7 +137,8 @@ impl StepAdvancer {
                 wake.push(step.queue.clone());
             }
         }
-        if let Some(blame) = run_error(&compiled, &steps).filter(|_| run.cancel_requested_at.is_none()) {
+        // A timeout has stored its error, whatever fails before or after it.
+        if let Some(blame) = run_error(&compiled, &steps).filter(|_| run.stop().is_none()) {
             tx.runs().set_error(&run.id, &blame).await?;
         }
         let notify = match advance.ended {

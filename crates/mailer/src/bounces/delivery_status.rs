@@ -59,11 +59,14 @@ fn read_delivery_status(groups: &[Fields], parsed: &mut ParsedBounces) {
 fn read_feedback(groups: &[Fields], parsed: &mut ParsedBounces) {
     let Some(fields) = groups.first() else { return };
     let kind = fields.get("feedback-type").unwrap_or_default().to_ascii_lowercase();
-    match (kind.as_str(), fields.get("original-rcpt-to")) {
-        ("abuse" | "fraud" | "virus" | "other", Some(address)) => {
-            parsed.add_report(address, BounceKind::Complaint, &kind);
-        }
-        _ => parsed.ignored += 1,
+    let is_complaint = ["abuse", "fraud", "virus", "other"].contains(&kind.as_str());
+    // The field is there once for each recipient.
+    let mut recipients = fields.get_all("original-rcpt-to").filter(|_| is_complaint).peekable();
+    if recipients.peek().is_none() {
+        parsed.ignored += 1;
+    }
+    for address in recipients {
+        parsed.add_report(address, BounceKind::Complaint, &kind);
     }
 }
 
@@ -109,6 +112,11 @@ mod tests {
         // RFC 5965, appendix B.
         let abuse = parse_report_message(include_bytes!("fixtures/rfc5965.eml")).unwrap();
         assert_eq!(abuse.reports, [report("user@example.com", BounceKind::Complaint, "abuse")]);
+        let header = "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/feedback-report\n\n";
+        let two = format!("{header}Feedback-Type: abuse\nOriginal-Rcpt-To: a@b.co\nOriginal-Rcpt-To: <c@b.co>\n");
+        let addresses = parse_report_message(two.as_bytes()).unwrap().reports;
+        let addresses: Vec<_> = addresses.iter().map(|report| report.address.as_str()).collect();
+        assert_eq!(addresses, ["a@b.co", "c@b.co"]);
     }
 
     #[test]

@@ -6,13 +6,14 @@ use super::report::{BounceKind, ParsedBounces, required_text, text_at};
 use afterload_core::error::Result;
 
 pub(super) fn read_event(event: &Value, parsed: &mut ParsedBounces) -> Result<()> {
-    let reason = text_at(event, "/event-data/reason").unwrap_or_default();
+    let [reason, status] = ["/event-data/reason", "/event-data/delivery-status/enhanced-code"]
+        .map(|pointer| text_at(event, pointer).unwrap_or_default());
     let kind = match (required_text(event, "/event-data/event")?, reason) {
         ("complained", _) | ("failed", "suppress-complaint") => BounceKind::Complaint,
         // `old`: Mailgun tried for hours and gave up.
         ("failed", "old") => BounceKind::Transient,
         ("failed", reason) if reason != "suppress-unsubscribe" => match required_text(event, "/event-data/severity")? {
-            "permanent" => BounceKind::Permanent,
+            "permanent" => BounceKind::from_permanent(status),
             _ => BounceKind::Transient,
         },
         _ => {

@@ -70,6 +70,7 @@ mod tests {
         assert_eq!(seen(&complaint), (vec![("richard@example.com".into(), BounceKind::Complaint)], 0));
         let transient = bounce.replace("Permanent", "Transient").replace("notificationType", "eventType");
         assert_eq!(seen(&transient).0[0].1, BounceKind::Transient);
+        assert_eq!(seen(&bounce.replace("\"5.1.1\"", "\"5.2.2\"")).0[0].1, BounceKind::Transient, "a full mailbox");
         for other in [r#"{"notificationType":"Delivery"}"#, r#"{"notificationType":"AmazonSnsSubscriptionSucceeded"}"#]
         {
             assert_eq!(seen(&wrapped(other)), (vec![], 1));
@@ -103,6 +104,8 @@ mod tests {
         ];
         let expected = expected.map(|(address, kind)| (address.to_owned(), kind)).to_vec();
         assert_eq!(seen(events), (expected, 4));
+        let full = r#"[{"event":"bounce","type":"bounce","email":"full@example.com","status":"5.2.2"}]"#;
+        assert_eq!(seen(full).0[0].1, BounceKind::Transient);
     }
 
     #[test]
@@ -111,6 +114,8 @@ mod tests {
         assert_eq!(seen(failed), (vec![("alice@example.com".into(), BounceKind::Permanent)], 0));
         assert_eq!(seen(&failed.replace("\"permanent\"", "\"temporary\"")).0[0].1, BounceKind::Transient);
         assert_eq!(seen(&failed.replace("suppress-bounce", "old")).0[0].1, BounceKind::Transient);
+        let full = failed.replace("suppress-bounce", "bounce").replace("605", "552, \"enhanced-code\": \"5.2.2\"");
+        assert_eq!(seen(&full).0[0].1, BounceKind::Transient);
         assert_eq!(seen(&failed.replace("suppress-bounce", "suppress-unsubscribe")), (vec![], 1));
         let complained = include_str!("fixtures/mailgun-complained.json");
         let both = format!("[{failed}, {complained}]");

@@ -45,6 +45,11 @@ impl BounceKind {
             _ => Self::Transient,
         }
     }
+
+    /// The kind of a failure that a provider calls permanent. It says so of a full mailbox, too; a status code knows better.
+    pub(super) fn from_permanent(status: &str) -> Self {
+        if status.starts_with("5.") { Self::from_status(status) } else { Self::Permanent }
+    }
 }
 
 /// One address in a report.
@@ -121,6 +126,15 @@ mod tests {
         }
         for transient in ["4.4.7", "5.2.2 (mailbox full)", "5.3.4", "5.6.1", "5.7.1", "2.1.5", "", "x", "51.1.1"] {
             assert_eq!(BounceKind::from_status(transient), BounceKind::Transient, "{transient}");
+        }
+        for (status, kind) in [
+            ("", BounceKind::Permanent),
+            ("4.4.7", BounceKind::Permanent),
+            ("5.1.1", BounceKind::Permanent),
+            ("5.2.2", BounceKind::Transient),
+            ("5.7.1", BounceKind::Transient),
+        ] {
+            assert_eq!(BounceKind::from_permanent(status), kind, "{status}");
         }
     }
 

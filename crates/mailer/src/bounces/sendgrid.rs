@@ -13,7 +13,7 @@ pub(super) fn read_event(event: &Value, parsed: &mut ParsedBounces) -> Result<()
         // The server of the recipient refused the mail, for what is in it or where it comes from.
         ("bounce", "blocked") => BounceKind::Transient,
         ("bounce", _) if status.starts_with('4') => BounceKind::Transient,
-        ("bounce", _) => BounceKind::Permanent,
+        ("bounce", _) => BounceKind::from_permanent(status),
         ("deferred", _) => BounceKind::Transient,
         ("spamreport", _) => BounceKind::Complaint,
         // SendGrid itself no longer sends to the address.

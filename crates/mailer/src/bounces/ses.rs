@@ -53,8 +53,10 @@ pub(super) fn read_event(event: &Value, parsed: &mut ParsedBounces) -> Result<()
 fn read_recipients(event: &Value, pointer: &str, kind: BounceKind, parsed: &mut ParsedBounces) -> Result<()> {
     let recipients = event.pointer(pointer).and_then(Value::as_array);
     for recipient in recipients.ok_or_else(|| invalid_report(format!("it has no list at `{pointer}`")))? {
-        let detail = text_at(recipient, "/diagnosticCode").or_else(|| text_at(recipient, "/status"));
-        parsed.add_report(required_text(recipient, "/emailAddress")?, kind, detail.unwrap_or_default());
+        let status = text_at(recipient, "/status").unwrap_or_default();
+        let kind = if kind == BounceKind::Permanent { BounceKind::from_permanent(status) } else { kind };
+        let detail = text_at(recipient, "/diagnosticCode").unwrap_or(status);
+        parsed.add_report(required_text(recipient, "/emailAddress")?, kind, detail);
     }
     Ok(())
 }

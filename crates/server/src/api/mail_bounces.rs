@@ -117,8 +117,7 @@ pub(super) async fn receive_bounces(
     }
     let transient = parsed.reports.iter().filter(|report| report.kind == BounceKind::Transient).count() as u64;
     if suppressed > 0 {
-        let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
-        tracing::info!(suppressed, transient, suppression.ids = ids.join(","), "mails came back");
+        tracing::info!(suppressed, transient, "mails came back");
     }
     if let Some(confirmation) = &parsed.confirmation {
         tracing::warn!(

@@ -122,13 +122,18 @@ impl SuppressionQuery {
             id.map_err(|_| invalid(format!("`{text}` is not a cursor"), "take `next_cursor` from the page before"))
         });
         // What is no address matches nothing.
-        let address = self.address.map(|text| match MailAddress::parse_recipient(&text) {
+        let address = self.address.map(|text| match parse_address(&text) {
             Ok(address) => address.mailbox_key(),
             Err(_) => text,
         });
         let (before_id, limit) = (before.transpose()?, page_limit(self.limit.as_deref())?);
         Ok(SuppressionFilter { address, list: self.list, before_id, limit })
     }
+}
+
+/// Reads any address that a mail or a report may name, also one that needs SMTPUTF8.
+fn parse_address(text: &str) -> Result<MailAddress> {
+    MailAddress::parse_any_recipient(text, true)
 }
 
 fn is_list_or_all(list: &str) -> bool {
@@ -147,7 +152,7 @@ pub(super) async fn add_suppression(
     let given: Option<NewSuppression> = extract::read_json_body(body, app.config().max_body, BODY_EXAMPLE).await?;
     let invalid = |message: String| Error::new(codes::SUPPRESSION_INVALID, message);
     let given = given.ok_or_else(|| invalid(format!("expected an object such as `{BODY_EXAMPLE}`")))?;
-    let address = MailAddress::parse_recipient(&given.address).map_err(|error| invalid(error.message().to_owned()))?;
+    let address = parse_address(&given.address).map_err(|error| invalid(error.message().to_owned()))?;
     let list = given.list.unwrap_or_else(|| SuppressionRecord::EVERY_LIST.to_owned());
     if !is_list_or_all(&list) {
         return Err(invalid(format!("`{list}` is not a name for a list")).with_hint(LIST_HINT).into());
@@ -165,18 +170,21 @@ pub(super) async fn add_suppression(
         created_at: app.db().now(),
     };
     let store = app.db().mail_suppressions();
-    if store.insert(std::slice::from_ref(&record)).await? > 0 {
-        tracing::info!(
-            suppression.id = record.id,
-            list = record.list,
-            key.id = caller.key_id(),
-            "an address was suppressed"
-        );
-        return Ok((StatusCode::CREATED, Json(record.into())));
+    loop {
+        if store.insert(std::slice::from_ref(&record)).await? > 0 {
+            tracing::info!(
+                suppression.id = record.id,
+                list = record.list,
+                key.id = caller.key_id(),
+                "an address was suppressed"
+            );
+            return Ok((StatusCode::CREATED, Json(record.into())));
+        }
+        // Another call may remove it between the two statements. Then it is added.
+        if let Some(known) = store.find(&record.list, &record.address).await? {
+            return Ok((StatusCode::OK, Json(known.into())));
+        }
     }
-    // It may have been removed in this very moment; what was asked for is what is shown.
-    let known = store.find(&record.list, &record.address).await?.unwrap_or(record);
-    Ok((StatusCode::OK, Json(known.into())))
 }
 
 /// `DELETE /v1/mail/suppressions/{id}`. The address receives mails again.

@@ -1,5 +1,6 @@
 //! The outermost layer: request id, tracing span, log entry, and the bodies of problems.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -19,6 +20,10 @@ use super::problem::Problem;
 
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_CHARS: usize = 128;
+/// Behind these is a token: of a download, or of a link to unsubscribe.
+const TOKEN_PATHS: [&str; 2] = ["/d/", "/u/"];
+/// Behind this is the id of an upload, and behind a dot its token.
+const UPLOAD_PATH: &str = "/v1/uploads/";
 /// Browsers that have seen it use HTTPS for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -27,7 +32,7 @@ pub(super) async fn log_request(State(app): State<ApiState>, mut request: Reques
     let client = ClientAddress::resolve(request.extensions(), request.headers(), &app.config().trusted_proxies);
     request.extensions_mut().insert(client);
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), loggable_path(request.uri().path()).to_owned());
+    let (method, path) = (request.method().clone(), loggable_path(request.uri().path()).into_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!(
         "request",
@@ -81,9 +86,15 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// The path for logs. The query is left out because it may hold a token. The path of a download link is a token.
-fn loggable_path(path: &str) -> &str {
-    if path.starts_with("/d/") { "/d/…" } else { path }
+/// The path for logs. The query is left out because it may hold a token. Links in mails and addresses of uploads end with one.
+fn loggable_path(path: &str) -> Cow<'_, str> {
+    if let Some(prefix) = TOKEN_PATHS.into_iter().find(|prefix| path.starts_with(prefix)) {
+        return format!("{prefix}…").into();
+    }
+    match path.strip_prefix(UPLOAD_PATH).and_then(|rest| rest.split_once('.')) {
+        Some((id, _)) => format!("{UPLOAD_PATH}{id}.…").into(),
+        None => path.into(),
+    }
 }
 
 fn write_problem(response: &mut Response, problem: &Problem, id: &str) {
@@ -100,4 +111,23 @@ fn request_id(headers: &HeaderMap) -> String {
         !id.is_empty() && id.len() <= MAX_REQUEST_ID_CHARS && id.bytes().all(allowed)
     };
     given.filter(plain).map_or_else(|| Ulid::generate().to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::loggable_path;
+
+    #[test]
+    fn tokens_in_paths_are_not_logged() {
+        for (path, logged) in [
+            ("/d/AbC_1", "/d/…"),
+            ("/u/AbC_1", "/u/…"),
+            ("/u/AbC/1", "/u/…"),
+            ("/v1/uploads/01J9Z3NDEKTSV4RRFFQ69G5FAV.token", "/v1/uploads/01J9Z3NDEKTSV4RRFFQ69G5FAV.…"),
+            ("/v1/uploads/01J9Z3NDEKTSV4RRFFQ69G5FAV/complete", "/v1/uploads/01J9Z3NDEKTSV4RRFFQ69G5FAV/complete"),
+            ("/v1/events/user.signed_in", "/v1/events/user.signed_in"),
+        ] {
+            assert_eq!(loggable_path(path), logged);
+        }
+    }
 }

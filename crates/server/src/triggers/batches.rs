@@ -1,5 +1,7 @@
 //! Triggers with `debounce` or `batch`: their events wait in the database until their run starts.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
@@ -11,6 +13,9 @@ use afterload_core::failpoint;
 use afterload_engine::DedupKey;
 use afterload_pipeline::{EventTrigger, S3Trigger, TriggerBatching};
 use afterload_state::{DedupRecord, NewEventBatch};
+
+/// Ends the key of a trigger for events that start no run because their chain is too long.
+const STOPPED_SUFFIX: &str = "-stopped";
 
 /// A trigger whose events share runs.
 pub struct BatchedTrigger<'a> {
@@ -59,10 +64,16 @@ impl TriggerDeps {
             return Ok(BatchOutcome::Duplicate(known.run_id));
         }
         let (id, trigger_params) = (Ulid::generate().to_string(), Value::Object((*with).clone()));
+        // The run of a batch has the hops of the longest chain. An event that is too far down a chain for any run has a
+        // batch of its own kind, so that it does not take the others with it.
+        let trigger_key: Cow<'_, str> = match event.hops > self.engine.config().max_hops {
+            true => Cow::from(format!("{trigger_key}{STOPPED_SUFFIX}")),
+            false => Cow::from(trigger_key),
+        };
         let new = NewEventBatch {
             id: &id,
             pipeline,
-            trigger_key,
+            trigger_key: &trigger_key,
             source,
             trigger_params: &trigger_params,
             hops: event.hops,

@@ -84,11 +84,12 @@ impl JobQueue {
         let jobs = self.dialect().jobs;
         let mut args = SqlArgs::default();
         let (id, queue, now) = (args.add(&step.id), args.add(&step.queue), args.add(tx.now()));
-        let (priority, due) = (args.add(job_priority(step)), self.dialect().time_from_millis(&now));
+        let (priority, is_due) = (args.add(job_priority(step)), self.dialect().job_is_due(&now));
+        // The order makes PostgreSQL use the index of the fetch. A comparison would let it read all jobs of the queue.
         let claim = format!(
             "UPDATE step_runs AS s SET {} WHERE id = {id} AND status = 'waiting' AND {STEP_NOT_PAUSED}
-             AND NOT EXISTS (SELECT 1 FROM {jobs} j WHERE j.job_type = {queue} AND j.status = 'Pending'
-                AND j.lock_by IS NULL AND j.priority > {priority} AND j.run_at <= {due})
+             AND COALESCE((SELECT j.priority FROM {jobs} j WHERE j.job_type = {queue} AND j.status = 'Pending'
+                AND j.lock_by IS NULL AND {is_due} ORDER BY j.priority DESC, j.run_at LIMIT 1), 0) <= {priority}
              RETURNING {STEP_COLUMNS}",
             claim_assignments(&now)
         );

@@ -131,6 +131,9 @@ impl SlotLeave {
         // Another part may have begun to wait meanwhile. It takes the slot at its end.
         if held.waits == 1 && !held.ended {
             held.slot = slot;
+        } else {
+            drop(slot);
+            self.0.slots.freed.notify_one();
         }
     }
 }

@@ -335,9 +335,10 @@ fn queue_error(error: impl std::fmt::Display) -> Error {
 
 /// Drops the trigger of apalis that notifies in each transaction that pushes jobs; see `notices.rs`.
 async fn drop_notify_trigger(pool: &sqlx::PgPool) -> Result<()> {
-    let present = "SELECT EXISTS (SELECT 1 FROM pg_trigger
+    let select = "SELECT EXISTS (SELECT 1 FROM pg_trigger
         WHERE tgname = 'notify_workers' AND tgrelid = CAST('apalis.jobs' AS regclass))";
-    if sqlx::query_scalar(present).fetch_one(pool).await?
+    let present: bool = sqlx::query_scalar(select).fetch_one(pool).await?;
+    if present
         && let Err(error) = sqlx::query("DROP TRIGGER IF EXISTS notify_workers ON apalis.jobs").execute(pool).await
     {
         tracing::warn!(

@@ -3,9 +3,9 @@
 use super::NotifyFanout;
 use super::fields::{DEFAULT_KEY, DeliverySpec, EmailSpec, TableRowSpec};
 use afterload_egress::check_request_target;
-use afterload_mailer::{TextFields, check_sender, check_text};
-use afterload_pipeline::Validator;
+use afterload_mailer::{TextFields, check_sender, check_text, find_content_ids};
 use afterload_pipeline::params::TextPattern;
+use afterload_pipeline::{Templated, Validator, fill_html_template};
 use afterload_target_db::{check_bind, check_reads, check_result_column, check_sql, default_connection};
 
 const NAME_PARAM: &str = "name";
@@ -117,11 +117,24 @@ fn check_email(letter: &EmailSpec, check: &mut Validator<'_>) {
         has_subject: letter.subject.is_some(),
     };
     check_text(check, &at, text);
+    check_pictures(letter, check);
     for (field, address) in [("from", &letter.from), ("reply_to", &letter.reply_to)] {
         check_sender(check, &["deliver", "email", field], address.as_ref());
     }
     for name in ["person", "reason", "run", "subject"].into_iter().filter(|name| letter.vars.contains_key(*name)) {
         let message = format!("`{name}` is a name of its own in templates");
         check.report_invalid(&["deliver", "email", "vars", name], message, "choose another name");
+    }
+}
+
+/// Reports the pictures that the text of the HTML itself shows. A value that names one is no error of the mails: it may come from
+/// anybody, and would keep the mail from all.
+fn check_pictures(letter: &EmailSpec, check: &mut Validator<'_>) {
+    let Some(Templated::Value(html) | Templated::Expression(html)) = &letter.html else { return };
+    let (html, _) = fill_html_template(html, &char::REPLACEMENT_CHARACTER.to_string());
+    for name in find_content_ids(&html).iter().filter(|name| !name.contains(char::REPLACEMENT_CHARACTER)) {
+        let message = format!("the HTML shows `cid:{name}`, but no picture travels with these mails");
+        let hint = "write the URL of the picture, or send the mail with `email.send`";
+        check.report_invalid(&["deliver", "email", "html"], message, hint);
     }
 }

@@ -176,7 +176,6 @@ impl per_recipient::DeliveryChannel for EmailChannel {
             attachments: Vec::new(),
             run: self.run.id.clone(),
         };
-        mail.check_pictures().map_err(DeliveryError::Channel)?;
         let sent = self.mailer.send(&mail, &to, &id).await;
         sent.map_err(|(MailSendError::NotSent(error) | MailSendError::Unknown(error))| {
             self.has_deferred.fetch_or(is_deferral_error(&error), Ordering::Relaxed);

@@ -249,4 +249,8 @@ async fn suppressions_are_listed_added_and_removed() {
         assert_eq!(refusal(&remove(&writer, id).await), (404, "suppression_not_found".into()));
     }
     assert_eq!(stored(&stage).await.len(), 2);
+    // With `mail.smtputf8` such addresses receive mails, and reports name them.
+    assert_eq!(add(json!({ "address": "Jürgen@BÜCHER.example" })).await.status, 201);
+    let (found, ..) = list("?address=j%C3%BCrgen@b%C3%BCcher.example").await;
+    assert_eq!(found, ["jürgen@xn--bcher-kva.example *"]);
 }
