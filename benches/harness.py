@@ -111,9 +111,9 @@ def timed(command, **more):
 
 
 class Postgres:
-    """A server of its own with the settings that it ships with, on a free port, in a temporary folder."""
+    """A server of its own with the settings that it ships with but for `settings`, on a free port, in a temporary folder."""
 
-    def __init__(self):
+    def __init__(self, environment=None, settings=()):
         self.folder = Path(tempfile.mkdtemp(prefix="afterload-bench-pg-"))
         self.port = free_port()
         self.databases = 0
@@ -125,8 +125,9 @@ class Postgres:
         init = [self.tool("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale"]
         subprocess.run(init, check=True, stdout=subprocess.DEVNULL, cwd="/", **self.who)
         run = [self.tool("postgres"), "-D", data, "-k", self.folder, "-h", "127.0.0.1", "-p", str(self.port)]
+        run += [part for setting in settings for part in ("-c", setting)]
         log = (self.folder / "log").open("wb")
-        self.child = subprocess.Popen(run, stdout=log, stderr=log, cwd="/", **self.who)
+        self.child = subprocess.Popen(run, stdout=log, stderr=log, cwd="/", env=os.environ | (environment or {}), **self.who)
         until("PostgreSQL", lambda: subprocess.run([self.tool("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode == 0)
 
     @staticmethod

@@ -1,4 +1,5 @@
-//! The measured side of `benches/throughput.py`: chains of steps that do nothing, through the engine or on the bare queue.
+//! The measured side of `benches/throughput.py` and `benches/engine.py`: chains of steps that do nothing, through the engine or on
+//! the bare queue.
 //!
 //! `queue engine|bare URL RUNS STEPS CONCURRENCY BATCH` puts RUNS chains of STEPS steps into an empty database, then works
 //! them and prints the seconds that took. `bare` is the peer: the same queue with the same settings, that deletes each job
@@ -6,11 +7,20 @@
 //! `queue paced URL RUNS STEPS CONCURRENCY` starts one chain after the other, each when the one before has ended, and prints
 //! `START OVERHEAD`, milliseconds at the median: from the accepted run to the start of its first step, and from the
 //! readiness of a step to its end.
-//! `queue fill URL RUNS STEPS` puts RUNS runs with STEPS steps that have ended into the database.
+//! `queue fill URL RUNS STEPS [WAITING]` puts RUNS runs with STEPS steps that have ended into the database, and WAITING runs that
+//! wait: one half for a time, the other half for a queue that nobody works.
+//!
+//! The other modes print `ready`, wait for a line, print one line of JSON, and end when their input ends:
+//! `queue open|bare-open URL SECONDS STEPS CONCURRENCY OPEN` keeps OPEN chains open for SECONDS, waits for the rest, and prints
+//! `{"chains", "seconds"}`.
+//! `queue latency URL RUNS STEPS CONCURRENCY` is `paced` with all its values, in `{"start", "end"}`: the milliseconds from the
+//! accepted run to the start of its first step, and to its end.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a program of its own")]
 
+mod bare_queue;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use afterload::config::{Config, QueueConfig, Secret};
@@ -24,14 +34,21 @@ use afterload_pipeline::params::RecordRule;
 use afterload_pipeline::plan;
 use afterload_state::{Db, DefinitionRecord, SqlArg};
 use afterload_step_api::{Step, StepContext, register};
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// When each step of the paced chains ran.
 static STARTED: LazyLock<Mutex<Vec<Instant>>> = LazyLock::new(Mutex::default);
+/// The id of the last step of the chains that are kept open, how often it ran, and a signal when it runs.
+static LAST_STEP: OnceLock<String> = OnceLock::new();
+static LAST_STEPS: AtomicUsize = AtomicUsize::new(0);
+static LAST_STEP_RUNS: Notify = Notify::const_new();
 
 /// Does nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,8 +64,12 @@ impl Step for Nothing {
     type Outputs = Outputs;
     type Deps = ();
 
-    async fn run(self, _: StepContext, (): ()) -> Result<Outputs> {
+    async fn run(self, ctx: StepContext, (): ()) -> Result<Outputs> {
         STARTED.lock().unwrap().push(Instant::now());
+        if LAST_STEP.get().is_some_and(|last| *last == ctx.step.id) {
+            LAST_STEPS.fetch_add(1, Ordering::Relaxed);
+            LAST_STEP_RUNS.notify_one();
+        }
         Ok(Outputs {})
     }
 }
@@ -67,22 +88,25 @@ impl RecordSource for NoRecords {
     }
 }
 
+/// The definition of a live pipeline.
+fn definition(name: &str, steps: &str) -> DefinitionRecord {
+    let source = format!("name: {name}\nsteps:\n{steps}");
+    DefinitionRecord { name: name.into(), digest: plan::definition_digest(&source), source }
+}
+
 async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
+    let chain: String = (0..steps).map(|step| format!("  - {{ id: s{step}, uses: bench.nothing }}\n")).collect();
+    engine_with(url, concurrency, &[definition("chain", &chain)]).await
+}
+
+async fn engine_with(url: &str, concurrency: usize, definitions: &[DefinitionRecord]) -> Engine {
     let folder = std::env::temp_dir();
     let mut config = Config { data: folder, database: Some(Secret::new(url)), ..Config::default() };
     config.secret_key = Some(Secret::new("a-secret-key-for-benchmarks-of-40-characters"));
     config.queues.insert("default".into(), QueueConfig { concurrency });
     config.add_default_connection();
     let db = Db::open(url, Clock::system()).await.unwrap();
-    let chain: String = (0..steps).map(|step| format!("  - {{ id: s{step}, uses: bench.nothing }}\n")).collect();
-    let source = format!("name: chain\nsteps:\n{chain}");
-    db.definitions()
-        .replace_live(
-            &[DefinitionRecord { name: "chain".into(), digest: plan::definition_digest(&source), source }],
-            &[],
-        )
-        .await
-        .unwrap();
+    db.definitions().replace_live(definitions, &[]).await.unwrap();
     let parts = EngineDeps {
         objects: ObjectStore::connect(&config.objects, None).await.unwrap(),
         records: Arc::new(NoRecords),
@@ -102,9 +126,9 @@ async fn engine(url: &str, steps: usize, concurrency: usize) -> Engine {
     Engine::open(parts).await.unwrap()
 }
 
-async fn start(engine: &Engine) -> String {
+async fn start(engine: &Engine, pipeline: &str) -> String {
     let id = ulid::Ulid::generate().to_string();
-    let new = NewRun { id: id.clone(), pipeline: "chain".into(), origin: "api", ..NewRun::default() };
+    let new = NewRun { id: id.clone(), pipeline: pipeline.into(), origin: "api", ..NewRun::default() };
     engine.start_run(new).await.unwrap();
     id
 }
@@ -125,15 +149,70 @@ async fn drained(engine: &Engine, chains: usize) -> f64 {
     seconds
 }
 
-async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
+fn wait_for_line() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+}
+
+/// Keeps so many chains open until then, and works until only the jobs are left that wait. Gives the number of chains and the
+/// seconds.
+///
+/// A chain counts as open until its last step begins: looking into the database for its end would cost time.
+async fn keep_open(engine: &Engine, open: usize, waiting: i64, until: Instant) -> (usize, f64) {
+    let (begun, before, mut chains) = (Instant::now(), LAST_STEPS.load(Ordering::Relaxed), 0);
+    let mut accepts = JoinSet::new();
+    loop {
+        while chains < open + LAST_STEPS.load(Ordering::Relaxed) - before {
+            chains += 1;
+            let engine = engine.clone();
+            accepts.spawn(async move { start(&engine, "chain").await });
+        }
+        while let Some(accepted) = accepts.try_join_next() {
+            accepted.unwrap();
+        }
+        let in_time = tokio::time::timeout_at(until.into(), LAST_STEP_RUNS.notified()).await.is_ok();
+        if !in_time || Instant::now() >= until {
+            break;
+        }
+    }
+    while let Some(accepted) = accepts.join_next().await {
+        accepted.unwrap();
+    }
+    while LAST_STEPS.load(Ordering::Relaxed) - before < chains || engine.count_jobs().await.unwrap() > waiting {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (chains, begun.elapsed().as_secs_f64())
+}
+
+async fn open(url: &str, seconds: usize, steps: usize, concurrency: usize, open: usize) {
+    LAST_STEP.set(format!("s{}", steps - 1)).unwrap();
+    let engine = engine(url, steps, concurrency).await;
+    let waiting = engine.count_jobs().await.unwrap();
+    let stop = CancellationToken::new();
+    let (worker, stopped) = (engine.clone(), stop.clone());
+    let selection = QueueSelection::Named(["default".to_owned()].into());
+    let work = tokio::spawn(async move { worker.run_workers(selection, stopped).await.unwrap() });
+    keep_open(&engine, open, waiting, Instant::now()).await;
+    println!("ready");
+    wait_for_line();
+    let until = Instant::now() + Duration::from_secs(seconds as u64);
+    let (chains, seconds) = keep_open(&engine, open, waiting, until).await;
+    println!("{}", json!({ "chains": chains, "seconds": seconds }));
+    wait_for_line();
+    stop.cancel();
+    work.await.unwrap();
+}
+
+/// Milliseconds from the accepted run to the start of its first step, and to its end, of each run.
+async fn latency(url: &str, runs: usize, steps: usize, concurrency: usize) -> (Vec<f64>, Vec<f64>) {
     let engine = engine(url, steps, concurrency).await;
     let stop = CancellationToken::new();
     let (worker, stopped) = (engine.clone(), stop.clone());
     let work = tokio::spawn(async move { worker.run_workers(QueueSelection::All, stopped).await.unwrap() });
-    let (mut starts, mut overheads) = (Vec::new(), Vec::new());
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
     for run in 0..runs + 5 {
         STARTED.lock().unwrap().clear();
-        let id = start(&engine).await;
+        let id = start(&engine, "chain").await;
         let accepted = Instant::now();
         let (mut watch, mut seen) = (engine.watch_run(&id), 0);
         // Looking into the database meanwhile would cost it time.
@@ -149,12 +228,30 @@ async fn paced(url: &str, runs: usize, steps: usize, concurrency: usize) {
         let started = STARTED.lock().unwrap().first().unwrap().saturating_duration_since(accepted);
         if run >= 5 {
             starts.push(started.as_secs_f64() * 1000.0);
-            overheads.push(ended.as_secs_f64() * 1000.0 / steps as f64);
+            ends.push(ended.as_secs_f64() * 1000.0);
         }
     }
     stop.cancel();
     work.await.unwrap();
-    println!("{:.3} {:.3}", median(&mut starts), median(&mut overheads));
+    (starts, ends)
+}
+
+/// Runs that wait for a time, and as many for a queue that nobody works.
+async fn fill_waiting(url: &str, runs: usize) {
+    let names = ["later", "elsewhere"];
+    let definitions = [
+        definition(names[0], "  - { id: s0, uses: bench.nothing, delay: 4w }\n"),
+        definition(names[1], "  - { id: s0, uses: bench.nothing, queue: elsewhere }\n"),
+    ];
+    let engine = engine_with(url, 1, &definitions).await;
+    let accept = |run: usize| {
+        let engine = engine.clone();
+        async move {
+            start(&engine, names[run % 2]).await;
+        }
+    };
+    futures::stream::iter(0..runs).for_each_concurrent(32, accept).await;
+    engine.db().close().await;
 }
 
 /// Runs that have ended, as the engine leaves them.
@@ -193,218 +290,11 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// The peer.
-mod bare {
-    use apalis::layers::WorkerBuilderExt;
-    use apalis::prelude::{Attempt, BoxDynError, Data, Monitor, ParallelizeExt, Task, TaskBuilder, TaskId};
-    use apalis::prelude::{WorkerBuilder, WorkerContext};
-    use apalis_core::backend::ext::BackendExt;
-    use apalis_postgres::PostgresStorage;
-    use apalis_sqlite::SqliteStorage;
-    use futures::StreamExt;
-    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-    use sqlx::{PgPool, SqlitePool};
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[derive(Clone, Serialize, Deserialize)]
-    struct Job {
-        left: usize,
-    }
-
-    #[derive(Clone)]
-    enum Pool {
-        Sqlite(SqlitePool),
-        Postgres(PgPool),
-    }
-
-    #[derive(Clone)]
-    struct Shared {
-        pool: Pool,
-        ended: Arc<AtomicUsize>,
-        wake: Arc<Notify>,
-    }
-
-    fn task(job: &Job) -> Task<Vec<u8>> {
-        TaskBuilder::new(serde_json::to_vec(job).unwrap()).build()
-    }
-
-    macro_rules! end {
-        ($tx:expr, $sql:literal, $id:expr, $worker:expr, $attempts:expr, $push:expr) => {{
-            let deleted = sqlx::query($sql).bind($id).bind($worker).bind($attempts).execute(&mut *$tx).await?;
-            if deleted.rows_affected() == 1 {
-                $push;
-                $tx.commit().await?;
-            }
-            deleted.rows_affected() == 1
-        }};
-    }
-
-    async fn work(
-        job: Job,
-        id: TaskId,
-        attempt: Attempt,
-        worker: WorkerContext,
-        shared: Data<Shared>,
-    ) -> std::result::Result<(), BoxDynError> {
-        let (id, worker, attempts) = (id.to_string(), worker.name().to_owned(), attempt.current() as i32 - 1);
-        let next = (job.left > 1).then(|| task(&Job { left: job.left - 1 }));
-        let last = next.is_none();
-        let ended = match &shared.pool {
-            Pool::Sqlite(pool) => {
-                let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-                end!(tx, "DELETE FROM Jobs WHERE id = $1 AND lock_by = $2 AND attempts = $3", id, worker, attempts, {
-                    if let Some(task) = next {
-                        apalis_sqlite::queries::push_tasks(&mut *tx, "default", &[task]).await?;
-                    }
-                })
-            }
-            Pool::Postgres(pool) => {
-                let mut tx = pool.begin().await?;
-                end!(
-                    tx,
-                    "DELETE FROM apalis.jobs WHERE id = $1 AND lock_by = $2 AND attempts = $3",
-                    id,
-                    worker,
-                    attempts,
-                    {
-                        if let Some(task) = next {
-                            apalis_postgres::queries::push_tasks(&mut *tx, "default", vec![task]).await?;
-                        }
-                    }
-                )
-            }
-        };
-        if ended && last {
-            shared.ended.fetch_add(1, Ordering::Relaxed);
-        }
-        shared.wake.notify_one();
-        Ok(())
-    }
-
-    /// The queue's poller loses an event that comes while it is busy; this one asks again after each.
-    struct Again<S>(S);
-
-    impl<S: futures::Stream<Item = ()> + Unpin> futures::Stream for Again<S> {
-        type Item = ();
-
-        fn poll_next(
-            mut self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<()>> {
-            let polled = self.0.poll_next_unpin(cx);
-            if polled.is_ready() {
-                cx.waker().wake_by_ref();
-            }
-            polled
-        }
-    }
-
-    fn wakes(wake: Arc<Notify>) -> Again<futures::stream::BoxStream<'static, ()>> {
-        let tick = futures::stream::unfold(tokio::time::interval(Duration::from_secs(1)), |mut tick| async move {
-            tick.tick().await;
-            Some(((), tick))
-        });
-        let signal = futures::stream::unfold(wake, |wake| async move {
-            wake.notified().await;
-            Some(((), wake))
-        });
-        Again(futures::stream::select(tick, signal).boxed())
-    }
-
-    /// The database, and where jobs are taken from on PostgreSQL, as the engine does it.
-    async fn open(url: &str) -> (Pool, Option<PgPool>) {
-        match url.strip_prefix("sqlite://") {
-            Some(path) => {
-                let options = SqliteConnectOptions::new()
-                    .filename(path)
-                    .create_if_missing(true)
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(SqliteSynchronous::Full)
-                    .busy_timeout(Duration::from_secs(10));
-                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-                let mut migrator = SqliteStorage::migrations();
-                migrator.set_ignore_missing(true);
-                migrator.run(&pool).await.unwrap();
-                (Pool::Sqlite(pool), None)
-            }
-            None => {
-                let options = sqlx::postgres::PgPoolOptions::new().max_connections(16);
-                let pool = options.connect(url).await.unwrap();
-                PostgresStorage::setup(&pool).await.unwrap();
-                let takers = afterload_state::fetch_pool_options().connect(url).await.unwrap();
-                (Pool::Postgres(pool), Some(takers))
-            }
-        }
-    }
-
-    pub async fn run(url: &str, runs: usize, steps: usize, concurrency: usize, batch: usize) -> f64 {
-        let (pool, takers) = open(url).await;
-        let tasks: Vec<_> = (0..runs).map(|_| task(&Job { left: steps })).collect();
-        for tasks in tasks.chunks(500) {
-            match &pool {
-                Pool::Sqlite(pool) => {
-                    let mut tx = pool.begin().await.unwrap();
-                    apalis_sqlite::queries::push_tasks(&mut *tx, "default", tasks).await.unwrap();
-                    tx.commit().await.unwrap();
-                }
-                Pool::Postgres(pool) => {
-                    let mut connection = pool.acquire().await.unwrap();
-                    apalis_postgres::queries::push_tasks(&mut *connection, "default", tasks.to_vec()).await.unwrap();
-                }
-            }
-        }
-        let shared = Shared { pool, ended: Arc::default(), wake: Arc::default() };
-        let begun = Instant::now();
-        macro_rules! worker {
-            ($storage:ident, $config:ty, $pool:expr) => {{
-                let (pool, shared) = ($pool.clone(), shared.clone());
-                move |_| {
-                    let config = <$config>::default()
-                        .queue("default")
-                        .batch_size(batch as _)
-                        .heartbeat_interval(Duration::from_secs(5))
-                        .missed_heartbeats(3)
-                        .lock_tasks(false)
-                        .persist_results(false);
-                    let backend =
-                        $storage::<Job>::new(&pool).with_config(config).poll_with_stream(wakes(shared.wake.clone()));
-                    WorkerBuilder::new("bare")
-                        .backend(backend)
-                        .data(shared.clone())
-                        .concurrency(concurrency)
-                        .parallelize(tokio::spawn)
-                        .build(work)
-                }
-            }};
-        }
-        let monitor = match &shared.pool {
-            Pool::Sqlite(pool) => Monitor::new().register(worker!(SqliteStorage, apalis_sqlite::Config, pool)),
-            Pool::Postgres(_) => {
-                Monitor::new().register(worker!(PostgresStorage, apalis_postgres::Config, takers.unwrap()))
-            }
-        };
-        let ended = shared.ended.clone();
-        let seconds = Arc::new(Mutex::new(0.0));
-        let taken = seconds.clone();
-        let signal = async move {
-            while ended.load(Ordering::Relaxed) < runs {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            *taken.lock().unwrap() = begun.elapsed().as_secs_f64();
-            Ok(())
-        };
-        monitor.shutdown_timeout(Duration::from_secs(1)).run_with_signal(signal).await.unwrap();
-        *seconds.lock().unwrap()
-    }
-}
-
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let [mode, url, numbers @ ..] = &args[..] else {
-        panic!("queue engine|bare|paced|fill URL RUNS STEPS CONCURRENCY BATCH")
+        panic!("queue engine|bare|paced|fill|open|bare-open|latency URL RUNS STEPS CONCURRENCY BATCH")
     };
     let numbers: Vec<usize> = numbers.iter().map(|number| number.parse().unwrap()).collect();
     let (runs, steps, concurrency) = (numbers[0], numbers[1], numbers.get(2).copied().unwrap_or(1));
@@ -412,13 +302,34 @@ async fn main() {
         "engine" => {
             let engine = engine(url, steps, concurrency).await;
             for _ in 0..runs {
-                start(&engine).await;
+                start(&engine, "chain").await;
             }
             println!("{:.4}", drained(&engine, runs * steps).await);
         }
-        "bare" => println!("{:.4}", bare::run(url, runs, steps, concurrency, numbers[3]).await),
-        "paced" => paced(url, runs, steps, concurrency).await,
-        "fill" => fill(url, runs, steps).await,
+        "bare" => println!("{:.4}", bare_queue::run(url, runs, steps, concurrency, numbers[3]).await),
+        "open" => open(url, runs, steps, concurrency, numbers[3]).await,
+        "bare-open" => {
+            let (chains, seconds) = bare_queue::keep_open(url, runs, steps, concurrency, numbers[3]).await;
+            println!("{}", json!({ "chains": chains, "seconds": seconds }));
+            wait_for_line();
+        }
+        "paced" => {
+            let (mut starts, mut ends) = latency(url, runs, steps, concurrency).await;
+            println!("{:.3} {:.3}", median(&mut starts), median(&mut ends) / steps as f64);
+        }
+        "latency" => {
+            println!("ready");
+            wait_for_line();
+            let (starts, ends) = latency(url, runs, steps, concurrency).await;
+            println!("{}", json!({ "start": starts, "end": ends }));
+            wait_for_line();
+        }
+        "fill" => {
+            fill(url, runs, steps).await;
+            if let Some(waiting) = numbers.get(2) {
+                fill_waiting(url, *waiting).await;
+            }
+        }
         other => panic!("unknown mode {other}"),
     }
 }

@@ -9,7 +9,7 @@ use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Number;
 
-use super::decimal::{compare_decimals, decimal_to_json, is_number_text, keeps_every_digit};
+use super::decimal::{compare_decimals, decimal_to_json, is_decimal_text};
 
 /// A number with all its digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Visitor<'_> for ExactDecimalVisitor {
 
     /// A number that a float would change is text.
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ExactDecimal, E> {
-        match is_number_text(text) && !keeps_every_digit(text) {
+        match is_decimal_text(text) {
             true => Ok(ExactDecimal(text.to_owned())),
             false => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }

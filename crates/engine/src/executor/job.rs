@@ -31,7 +31,8 @@ impl Executor {
         let mut next = self.run_claimed_step(&lease, &slot, &claimed, &run, true).await;
         drop(suspect);
         let mut in_a_row = 1;
-        while let Some(NextStep { handed, run }) = next {
+        while let Some(taken) = next {
+            let NextStep { handed, run } = *taken;
             let Some((lease, claimed, _active)) = handed.begin() else { return };
             in_a_row += 1;
             next = self.run_claimed_step(&lease, &slot, &claimed, &run, in_a_row < MAX_STEPS_IN_A_ROW).await;
@@ -46,7 +47,7 @@ impl Executor {
         claimed: &StepClaim,
         run: &RunRecord,
         may_hand_over: bool,
-    ) -> Option<NextStep> {
+    ) -> Option<Box<NextStep>> {
         let step = &claimed.step;
         let span = tracing::info_span!(
             "step",

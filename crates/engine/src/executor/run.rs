@@ -130,6 +130,11 @@ impl StepRunner {
             .ok_or_else(|| Error::new(codes::DEFINITION_INVALID, "the step is not in its definition"))
     }
 
+    fn run_info(&self, run: &RunRecord, pipeline: &str) -> RunInfo {
+        let url = run_url(&self.config.base_url, &run.id);
+        RunInfo { id: run.id.clone(), url, pipeline: pipeline.to_owned(), hops: run.hops }
+    }
+
     async fn run_step(&self, attempt: AttemptContext<'_>, compiled: &CompiledPlan, index: usize) -> AttemptOutcome {
         let AttemptContext { lease, slot, claimed, run: run_record, cancel, .. } = attempt;
         let step = &claimed.step;
@@ -162,12 +167,7 @@ impl StepRunner {
             waits: StepWaits { clock: self.db.clock().clone(), worker: Arc::new(worker), stop: stop.clone() },
             resumed: (step.suspend_count > 0)
                 .then(|| Resumed { until: step.suspended_until, event: step.wake_event.clone() }),
-            run: RunInfo {
-                id: step.run_id.clone(),
-                url: run_url(&self.config.base_url, &step.run_id),
-                pipeline: compiled.plan.name.clone(),
-                hops: run_record.hops,
-            },
+            run: self.run_info(run_record, &compiled.plan.name),
             step: StepInfo {
                 id: step.step_id.clone(),
                 attempt: step.failures + 1,

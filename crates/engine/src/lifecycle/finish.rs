@@ -74,7 +74,7 @@ pub(crate) struct NextStep {
 enum AttemptWrite {
     /// The lease is lost; nothing was written.
     LeaseLost,
-    Written(Option<NextStep>),
+    Written(Option<Box<NextStep>>),
 }
 
 #[derive(Clone)]
@@ -99,7 +99,7 @@ impl AttemptFinisher {
         ending: AttemptEnd,
         started: Instant,
         hands_over: bool,
-    ) -> Option<NextStep> {
+    ) -> Option<Box<NextStep>> {
         // Delete while the lease is valid: later another attempt may write the same keys.
         if matches!(ending, AttemptEnd::Final { .. }) && outcome.result.is_err() && !lease.lost.is_cancelled() {
             self.delete_outputs(&outcome.produced.created).await;
@@ -215,7 +215,7 @@ impl AttemptFinisher {
             failpoint!("hand_over.after_commit");
         }
         self.publisher.after_commit(&run, &moves);
-        Ok(AttemptWrite::Written(handed.map(|handed| NextStep { handed, run })))
+        Ok(AttemptWrite::Written(handed.map(|handed| Box::new(NextStep { handed, run }))))
     }
 
     /// Returns `None` if the lease is lost; then nothing may be written.

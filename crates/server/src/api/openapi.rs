@@ -135,7 +135,7 @@ impl Operation {
 
     /// Adds the header of requests that a step may send.
     pub(super) fn hops_header(self) -> Self {
-        let schema = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+        let schema = json!({ "type": "string", "pattern": "^[0-9]{1,9}$" });
         let what = "how many runs came before in the chain; steps and notifications of runs send it";
         self.request_header_with(HOPS_HEADER, what, schema).with_errors(&[codes::HEADER_INVALID, codes::HOPS_EXCEEDED])
     }

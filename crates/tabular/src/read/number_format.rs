@@ -171,9 +171,12 @@ mod tests {
         }
     }
 
+    /// A locale, and what it makes of texts.
+    type LocaleCase<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
+
     #[test]
     fn locales_name_the_marks() {
-        let cases: &[(&str, &[(&str, Option<&str>)])] = &[
+        let cases: &[LocaleCase<'_>] = &[
             (
                 "de",
                 &[

@@ -138,10 +138,13 @@ fn stray_bytes_reject_their_row_only() {
     }
 }
 
+/// The name, the fields, the file, the rows, and the faults.
+type ShapeCase<'a> = (&'a str, Value, &'a [u8], &'a [&'a str], &'a [&'a str]);
+
 #[test]
 fn shapes_of_real_files_are_read() {
     let none = json!({});
-    let cases: [(&str, Value, &[u8], &[&str], &[&str]); 16] = [
+    let cases: [ShapeCase<'_>; 16] = [
         ("sep_line", none.clone(), b"sep=;\r\nEmail;Name\r\na;Z,1\r\n", &["a|Z,1"], &[]),
         ("sep_line_skipped", json!({ "skip_rows": 1 }), b"sep=|\nEmail|Name\na|Z\n", &["a|Z"], &[]),
         ("blank_mid", none.clone(), b"Email,Name\na,Z\n\n  \n,\n , \nb,Y\n,,,\n\n", &["a|Z", "b|Y"], &[]),
