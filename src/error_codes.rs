@@ -5,6 +5,7 @@ use afterload_core::error::ErrorCode;
 /// The codes by crate, from the binary down to the ground.
 pub const CODES_BY_CRATE: &[(&str, &[ErrorCode])] = &[
     ("afterload", crate::codes::CODES),
+    ("afterload-dashboard", afterload_dashboard::codes::CODES),
     ("afterload-server", afterload_server::codes::CODES),
     ("afterload-engine", afterload_engine::codes::CODES),
     ("afterload-basic-steps", afterload_basic_steps::codes::CODES),

@@ -23,6 +23,7 @@ use crate::registry::{StepRegistry, step_kinds};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_core::secrets;
+use afterload_dashboard::dashboard_router;
 use afterload_engine::{Engine, QueueSelection};
 use afterload_mailer::Mailer;
 use afterload_pipeline::folder::PipelineFolder;
@@ -91,7 +92,8 @@ impl RunningService {
         let new_admin_key = api::ensure_admin_key(engine.db(), config.listen, admin_key.as_deref()).await?;
         let options = api::ApiListener { max_connections, timeouts, drain: config.limits.drain.0 };
         process.spawn_task(|stop| async move {
-            api::serve(listener, api::api_router(app), options, stop).await;
+            let pages = dashboard_router(app.clone());
+            api::serve(listener, api::router_with_pages(app, pages), options, stop).await;
             Ok(())
         });
         let queues = work.queues.to_string();

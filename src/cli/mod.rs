@@ -16,6 +16,7 @@ pub mod schema;
 mod serve;
 mod stdout;
 mod suppressions;
+pub mod ui;
 mod worker;
 
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ enum CliCommand {
     /// Preview mails before they are sent; list, add and remove addresses that receive none.
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Print a link and a code that sign in to the dashboard, each once.
+    Ui(ui::UiArgs),
     /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -134,6 +137,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         CliCommand::Key(key::KeyCommand::Webhook) => {
             key::print_webhook_secret(&mut load()?, &mut stdout::cli_stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        CliCommand::Ui(args) => {
+            let config = load()?;
+            let db = Db::open(&config.database_url(), Clock::system()).await?;
+            db.correct_clock().await?;
+            ui::run(&config, &db, &args, &mut stdout::cli_stdout(), &mut std::io::stderr()).await?;
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Key(command) => {

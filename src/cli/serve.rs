@@ -10,6 +10,7 @@ use clap::Args;
 use super::check::{count_noun, write_diagnostics};
 use super::logs::{DEFAULT_LOG_FILTER, init_logs};
 use super::stdout::{cli_renderer, cli_stdout, print_line};
+use super::ui::dashboard_line;
 use super::{ShutdownSignals, run_until_stopped};
 use crate::app::{RunningService, WorkerOptions};
 use crate::config::{Config, WatchMode};
@@ -31,11 +32,14 @@ pub(super) async fn run(args: ServeArgs, config: Config) -> Result<ExitCode> {
     let stops = ShutdownSignals::install_handlers()?;
     let (folder, watch) = (config.pipelines.clone(), config.watch);
     let work = WorkerOptions::for_queues(args.queues.unwrap_or_default());
+    let configured = config.clone();
     let app = RunningService::serve(config, std::env::var("AFTERLOAD_ADMIN_KEY").ok(), work).await?;
     print_line!("afterload is up: {}", app.url);
     if let Some(key) = &app.new_admin_key {
         print_line!("admin key, shown only this once: {key}");
     }
+    let dashboard = dashboard_line(&configured, &app.url, app.engine.db(), "afterload ui").await?;
+    print_line!("{dashboard}");
     print_startup(&app.pipelines, &folder, watch, &cli_renderer(), &mut cli_stdout())?;
     run_until_stopped(app.process, stops).await
 }

@@ -92,7 +92,8 @@ async fn runs_over_the_limit_wait_in_order(database: Database) {
     assert_eq!(app.ended(&other).await["status"], "succeeded");
     let first_end = ended[..2].iter().map(|(_, end)| *end).min().unwrap();
     assert!(ended[2..].iter().all(|(start, _)| *start >= first_end), "{ended:?}");
-    assert!(ended[2].0 <= ended[3].0 && ended[3].0 <= ended[4].0, "who came first goes first: {ended:?}");
+    // Both slots may become free at once, so the first two that wait may start together.
+    assert!(ended[2].0.max(ended[3].0) <= ended[4].0, "who came first goes first: {ended:?}");
     app.finish().await;
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod clock;
 mod crash;
 mod csv_import;
+mod dashboard;
 mod docs;
 mod email;
 mod engine;

@@ -7,8 +7,9 @@ use afterload_core::clock::Clock;
 use afterload_core::file_seals::FileSeals;
 use afterload_state::queue::{JobHandler, JobQueue, NewJob, PauseGate, QueueWorkerSpec};
 use afterload_state::{
-    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, PauseTarget, RunDeadlines, RunFilter, RunRecord, RunStatus,
-    StepRecord, StepStatus, SuppressionFilter, SuppressionReason, SuppressionRecord, UnsubscribeLinkRecord,
+    ApiKeyRecord, AttemptEnd, Db, DbTx, DefinitionRecord, EndedRunCount, PauseTarget, RunDeadlines, RunFilter,
+    RunRecord, RunStatus, StepRecord, StepStatus, SuppressionFilter, SuppressionReason, SuppressionRecord,
+    UnsubscribeLinkRecord,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -284,10 +285,32 @@ async fn runs_are_listed_newest_first(database: Database) {
     assert_eq!(ids(RunFilter { before_id: Some("r3".into()), limit: 1, ..all.clone() }).await, ["r2"]);
     assert_eq!(ids(RunFilter { pipelines: Some(vec!["p".into()]), ..all.clone() }).await, ["r3", "r1"]);
     assert!(ids(RunFilter { pipelines: Some(vec![]), ..all.clone() }).await.is_empty());
-    assert_eq!(ids(RunFilter { status: Some(RunStatus::Failed), ..all }).await, ["r3"]);
+    assert_eq!(ids(RunFilter { status: Some(RunStatus::Failed), ..all.clone() }).await, ["r3"]);
+    let with_code =
+        |code: &str| RunFilter { error_code: Some(code.into()), pipelines: Some(vec!["p".into()]), ..all.clone() };
+    assert_eq!(ids(with_code("first")).await, ["r3"]);
+    assert!(ids(with_code("second")).await.is_empty());
+    let range = RunFilter { from_id: Some("r2".into()), to_id: Some("r2".into()), ..all.clone() };
+    assert_eq!(ids(range).await, ["r2"]);
+    assert_eq!(store.db.runs().count(&all).await.unwrap(), 3);
+    assert_eq!(store.db.runs().count(&RunFilter { limit: 2, ..all.clone() }).await.unwrap(), 2, "counting stops");
     let failed = store.db.runs().find("r3").await.unwrap().unwrap();
     assert_eq!((failed.error, failed.params), (Some(json!({ "code": "first" })), json!({ "name": "Zoë" })));
     assert_eq!(store.db.runs().find("r1").await.unwrap().unwrap().error, None::<Value>);
+
+    let ended_at = failed.finished_at.unwrap();
+    let ended = async |since, before| store.db.runs().count_ended(since, before, 1_000).await.unwrap();
+    let expected = EndedRunCount {
+        span: ended_at / 1_000,
+        pipeline: "p".into(),
+        status: "failed".into(),
+        error_code: Some("first".into()),
+        number: 1,
+    };
+    assert_eq!(ended(ended_at, i64::MAX).await, [expected]);
+    assert!(ended(0, ended_at).await.is_empty() && ended(ended_at + 1, i64::MAX).await.is_empty());
+    within(&store.db, async |tx| tx.runs().reopen("r3", RunDeadlines::default()).await.unwrap()).await;
+    assert!(ended(0, i64::MAX).await.is_empty() && ids(with_code("first")).await.is_empty(), "a retry takes it back");
 }
 
 async fn api_key_ids_are_unique(database: Database) {

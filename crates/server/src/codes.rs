@@ -98,6 +98,9 @@ pub const SCOPE_MISSING: ErrorCode =
 pub const SECRET_KEY_MISSING: ErrorCode =
     ErrorCode::permanent("secret_key_missing", "The configuration has no secret key");
 pub const SHUTTING_DOWN: ErrorCode = ErrorCode::stopped("shutting_down", "The service is shutting down");
+pub const SIGN_IN_INVALID: ErrorCode = ErrorCode::permanent("sign_in_invalid", "The code to sign in does not work")
+    .with_status(401)
+    .with_hint("`afterload ui` makes a new one, which works once and for five minutes");
 pub const STEP_NOT_FOUND: ErrorCode = ErrorCode::permanent("step_not_found", "There is no such step")
     .with_status(404)
     .with_hint("`GET /v1/runs/ID` lists its steps");
@@ -189,6 +192,7 @@ pub const CODES: &[ErrorCode] = &[
     SCOPE_MISSING,
     SECRET_KEY_MISSING,
     SHUTTING_DOWN,
+    SIGN_IN_INVALID,
     STEP_NOT_FOUND,
     SUPPRESSION_INVALID,
     SUPPRESSION_NOT_FOUND,

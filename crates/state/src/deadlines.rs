@@ -15,9 +15,9 @@ pub struct DeadlineStore<C>(pub(super) C);
 impl DeadlineStore<&mut DbTx> {
     /// Marks a run as timed out, with its error. It no longer waits for a slot: its handlers run without one.
     pub async fn mark_timed_out(self, id: &str, error: &Value) -> Result<()> {
-        let sql = "UPDATE runs SET timed_out_at = $2, error = $3, deadline_check_at = NULL, waiting_since = NULL
+        let sql = "UPDATE runs SET timed_out_at = $2, error = $3, error_code = $4, deadline_check_at = NULL, waiting_since = NULL
                    WHERE id = $1";
-        self.0.execute(sql, &args![id, self.0.now(), error]).await.map(drop)
+        self.0.execute(sql, &args![id, self.0.now(), error, error["code"].as_str()]).await.map(drop)
     }
 
     /// Sets the deadline that is checked next.

@@ -107,10 +107,61 @@ pub struct RunFilter {
     pub pipelines: Option<Vec<String>>,
     /// Only runs with this status.
     pub status: Option<RunStatus>,
+    /// Only runs whose error has this code.
+    pub error_code: Option<String>,
+    /// Only runs with this id or a later one.
+    pub from_id: Option<String>,
+    /// Only runs with this id or an earlier one.
+    pub to_id: Option<String>,
     /// Only runs before this id.
     pub before_id: Option<String>,
     /// The maximum of runs to list.
     pub limit: u32,
+}
+
+impl RunFilter {
+    /// The condition of these runs, whose values it adds to `args`.
+    fn to_sql(&self, args: &mut SqlArgs) -> String {
+        // SQLite has no statistics here and may take the index of the condition that matches most. `|| ''` hides that
+        // condition from the indexes: few runs have a given code, few have another status than `succeeded`, and most
+        // runs of a pipeline have that one.
+        let few_by_status = self.status.is_some_and(|status| status != RunStatus::Succeeded);
+        let few_by_code = self.error_code.is_some();
+        let pipeline = if few_by_code || few_by_status { "(pipeline || '')" } else { "pipeline" };
+        let few_by_pipeline = self.pipelines.is_some() && !few_by_status;
+        let status = if few_by_code || few_by_pipeline { "(status || '')" } else { "status" };
+        let mut conditions = vec!["1 = 1".to_owned()];
+        if let Some(pipelines) = &self.pipelines {
+            conditions.push(format!("{pipeline} IN ({})", args.add_list(pipelines)));
+        }
+        if let Some(wanted) = self.status {
+            conditions.push(format!("{status} = {}", args.add(wanted.as_str())));
+        }
+        if let Some(code) = &self.error_code {
+            conditions.push(format!("error_code = {}", args.add(code)));
+        }
+        for (sign, id) in [(">=", &self.from_id), ("<=", &self.to_id), ("<", &self.before_id)] {
+            if let Some(id) = id {
+                conditions.push(format!("id {sign} {}", args.add(id)));
+            }
+        }
+        conditions.join(" AND ")
+    }
+}
+
+/// How many runs of a pipeline ended alike in a span of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedRunCount {
+    /// The number of the span since 1970.
+    pub span: i64,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The status of the runs.
+    pub status: String,
+    /// The code of their error.
+    pub error_code: Option<String>,
+    /// How many there are.
+    pub number: i64,
 }
 
 /// The columns are named one by one, because a later version may add columns while an older process still reads.
@@ -227,7 +278,7 @@ impl RunStore<&mut DbTx> {
 
     /// Reopens an ended run, so that it goes on until its new deadlines.
     pub async fn reopen(self, id: &str, deadlines: RunDeadlines) -> Result<()> {
-        let sql = "UPDATE runs SET status = 'queued', error = NULL, finished_at = NULL, cancel_requested_at = NULL,
+        let sql = "UPDATE runs SET status = 'queued', error = NULL, error_code = NULL, finished_at = NULL, cancel_requested_at = NULL,
                    artifacts_released_at = NULL, run_at = NULL, timed_out_at = NULL, queue_deadline_at = $2,
                    deadline_at = $3, deadline_check_at = $4 WHERE id = $1";
         self.0.execute(sql, &args![id, deadlines.queue, deadlines.end, deadlines.first()]).await?;
@@ -243,7 +294,8 @@ impl RunStore<&mut DbTx> {
 
     /// Records the error of a run. The first error stays.
     pub async fn set_error(self, id: &str, error: &serde_json::Value) -> Result<()> {
-        self.0.execute("UPDATE runs SET error = $2 WHERE id = $1 AND error IS NULL", &args![id, error]).await.map(drop)
+        let sql = "UPDATE runs SET error = $2, error_code = $3 WHERE id = $1 AND error IS NULL";
+        self.0.execute(sql, &args![id, error, error["code"].as_str()]).await.map(drop)
     }
 
     /// Fails a run whose definition this version cannot read, and cancels its waiting steps. Returns true if the run
@@ -299,18 +351,50 @@ impl RunStore<&Db> {
 
     /// Lists runs, newest first.
     pub async fn list(self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
-        let mut sql = format!("SELECT {} FROM runs WHERE 1 = 1", all_run_columns());
         let mut args = SqlArgs::default();
-        if let Some(pipelines) = &filter.pipelines {
-            sql.push_str(&format!(" AND pipeline IN ({})", args.add_list(pipelines)));
-        }
-        if let Some(status) = filter.status {
-            sql.push_str(&format!(" AND status = {}", args.add(status.as_str())));
-        }
-        if let Some(before) = &filter.before_id {
-            sql.push_str(&format!(" AND id < {}", args.add(before)));
-        }
-        sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", args.add(filter.limit)));
+        let condition = filter.to_sql(&mut args);
+        let columns = all_run_columns();
+        let limit = args.add(filter.limit);
+        let sql = format!("SELECT {columns} FROM runs WHERE {condition} ORDER BY id DESC LIMIT {limit}");
         self.0.fetch(&sql, args.as_slice()).await?.iter().map(run_from_row).collect()
+    }
+
+    /// Counts runs, at most `filter.limit` of them, so that the count of many runs costs no more than that of some.
+    pub async fn count(self, filter: &RunFilter) -> Result<i64> {
+        let mut args = SqlArgs::default();
+        let condition = filter.to_sql(&mut args);
+        let limit = args.add(filter.limit);
+        let sql = format!(
+            "SELECT COUNT(*) AS number FROM (SELECT 1 AS found FROM runs WHERE {condition} LIMIT {limit}) AS counted"
+        );
+        self.0.fetch_optional(&sql, args.as_slice()).await?.map_or(Ok(0), |row| row.get_int("number"))
+    }
+
+    /// Counts the runs that have ended since a time and before another one, by span of time, pipeline, status and error
+    /// code.
+    pub async fn count_ended(self, since: UnixMillis, before: UnixMillis, span_ms: i64) -> Result<Vec<EndedRunCount>> {
+        // The division is one of whole numbers on both databases.
+        let sql = "SELECT finished_at / $3 AS span, pipeline, status, error_code, COUNT(*) AS number FROM runs
+                   WHERE finished_at IS NOT NULL AND finished_at >= $1 AND finished_at < $2
+                   GROUP BY 1, pipeline, status, error_code";
+        let count = |row: &DbRow| {
+            Ok(EndedRunCount {
+                span: row.get_int("span")?,
+                pipeline: row.get_text("pipeline")?,
+                status: row.get_text("status")?,
+                error_code: row.get_opt_text("error_code")?,
+                number: row.get_int("number")?,
+            })
+        };
+        self.0.fetch(sql, &args![since, before, span_ms]).await?.iter().map(count).collect()
+    }
+
+    /// Lists the runs that wait for a slot of their `concurrency`, at most `limit`.
+    pub async fn list_waiting_for_slot(self, limit: u32) -> Result<Vec<RunRecord>> {
+        let sql = format!(
+            "SELECT {} FROM runs WHERE waiting_since IS NOT NULL AND finished_at IS NULL LIMIT $1",
+            all_run_columns()
+        );
+        self.0.fetch(&sql, &args![limit]).await?.iter().map(run_from_row).collect()
     }
 }

@@ -104,6 +104,23 @@ pub struct QueueStepCounts {
     pub waiting: i64,
     /// Steps that a worker runs.
     pub running: i64,
+    /// The id of the oldest step that waits: a ULID, made when its run was accepted.
+    pub oldest_waiting: Option<String>,
+}
+
+/// A step that waits for a time or an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuspendedStep {
+    /// The run.
+    pub run_id: String,
+    /// The pipeline of the run.
+    pub pipeline: String,
+    /// The id of the step in the pipeline.
+    pub step_id: String,
+    /// When it resumes at the latest.
+    pub until: Option<UnixMillis>,
+    /// The event that may resume it.
+    pub event: Option<String>,
 }
 
 /// The columns are named one by one, because a later version may add columns while an older process still reads.
@@ -311,6 +328,7 @@ impl StepStore<&Db> {
     pub async fn count_by_queue(self) -> Result<Vec<QueueStepCounts>> {
         let sql = format!(
             "SELECT queue, COUNT(CASE WHEN status IN ('queued', 'retrying') THEN 1 END) AS waiting,
+             MIN(CASE WHEN status IN ('queued', 'retrying') THEN id END) AS oldest_waiting,
              COUNT(CASE WHEN status = 'running' THEN 1 END) AS running FROM step_runs s WHERE {STEP_IS_OPEN} GROUP BY queue"
         );
         let count = |row: &DbRow| {
@@ -318,8 +336,28 @@ impl StepStore<&Db> {
                 queue: row.get_text("queue")?,
                 waiting: row.get_int("waiting")?,
                 running: row.get_int("running")?,
+                oldest_waiting: row.get_opt_text("oldest_waiting")?,
             })
         };
         self.0.fetch(&sql, &[]).await?.iter().map(count).collect()
+    }
+
+    /// Lists steps that wait for a time or an event, at most `limit`.
+    pub async fn list_suspended(self, limit: u32) -> Result<Vec<SuspendedStep>> {
+        let sql = format!(
+            "SELECT s.run_id, r.pipeline, s.step_id, s.suspended_until, s.wake_event_name
+             FROM step_runs s JOIN runs r ON r.id = s.run_id
+             WHERE {STEP_NEEDS_JOB} AND s.status = 'suspended' LIMIT $1"
+        );
+        let step = |row: &DbRow| {
+            Ok(SuspendedStep {
+                run_id: row.get_text("run_id")?,
+                pipeline: row.get_text("pipeline")?,
+                step_id: row.get_text("step_id")?,
+                until: row.get_opt_int("suspended_until")?,
+                event: row.get_opt_text("wake_event_name")?,
+            })
+        };
+        self.0.fetch(&sql, &args![limit]).await?.iter().map(step).collect()
     }
 }

@@ -4,6 +4,7 @@ use super::api_keys::ApiKeyStore;
 use super::artifacts::ArtifactStore;
 use super::claims::ClaimStore;
 use super::concurrency::ConcurrencyStore;
+use super::dashboard_sessions::DashboardSessionStore;
 use super::db::Db;
 use super::deadlines::DeadlineStore;
 use super::dedup::DedupStore;
@@ -48,6 +49,11 @@ impl Db {
     /// The deadlines of runs.
     pub fn deadlines(&self) -> DeadlineStore<&Self> {
         DeadlineStore(self)
+    }
+
+    /// The sign-ins to the dashboard.
+    pub fn dashboard_sessions(&self) -> DashboardSessionStore<'_> {
+        DashboardSessionStore(self)
     }
 
     /// The dedup keys.

@@ -13,6 +13,7 @@ use super::ShutdownSignals;
 use super::client::ApiClient;
 use super::logs::init_logs;
 use super::stdout::print_line;
+use super::ui::dashboard_line;
 use crate::app::RunningService;
 use crate::codes;
 use crate::config::Config;
@@ -71,6 +72,9 @@ pub(super) async fn run(args: DemoArgs, configured: &Config) -> Result<ExitCode>
         print_line!("  curl -H \"Authorization: Bearer $(cat {})\" \\", files::key_file(&args.dir).display());
         let sample = args.dir.join("airports.csv");
         print_line!("    -F file=@{} {}/v1/pipelines/airports-import/runs", sample.display(), app.url);
+        let command = format!("AFTERLOAD_DATA={} afterload ui", config.data.display());
+        let dashboard = dashboard_line(&config, &app.url, engine.db(), &command).await?;
+        print_line!("\n{dashboard}");
         tokio::select! {
             () = stops.recv() => {}
             error = app.wait_for_failure() => eprintln!("error: {error}"),

@@ -160,15 +160,22 @@ impl Done {
         self.seen.borrow().clone()
     }
 
+    /// Reads the error file, which has the delimiter of the file.
+    fn error_rows(&self) -> csv::Reader<&[u8]> {
+        let header = self.errors.lines().next().unwrap_or_default();
+        let delimiter = if header.contains(';') { b';' } else { b',' };
+        csv::ReaderBuilder::new().flexible(true).delimiter(delimiter).from_reader(self.errors.as_bytes())
+    }
+
     /// Returns the messages of the error file.
     pub fn messages(&self) -> Vec<String> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
+        let mut reader = self.error_rows();
         reader.records().map(|row| row.unwrap().iter().next_back().unwrap_or_default().to_owned()).collect()
     }
 
     /// Returns the codes of the error file with their rows and columns. Notes at its end are left out.
     pub fn codes(&self) -> Vec<(u64, String, String)> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(self.errors.as_bytes());
+        let mut reader = self.error_rows();
         let row = |row: csv::StringRecord| {
             let at = row.len() - 6;
             (row[at + 1].parse().unwrap(), row[at + 3].to_owned(), row[at + 4].to_owned())

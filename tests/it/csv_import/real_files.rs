@@ -334,7 +334,7 @@ fn check_outputs(name: &str, outputs: &afterload_table_import::CsvImportOutputs,
             assert!(errors.contains("\\x"), "the bytes are kept: {errors}");
         }
         "blank_mid" => assert_eq!(outputs.blank, 6),
-        "preamble_auto" => assert_eq!(outputs.detected.header_line, Some(7)),
+        "preamble_auto" => assert_eq!(outputs.detected.header_line, Some(6)),
         "maxrows" => assert!(outputs.cut),
         "maxerr" => {
             assert_eq!((outputs.errors_omitted, outputs.cut), (3, false));

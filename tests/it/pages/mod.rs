@@ -1,5 +1,6 @@
-//! The example page in a real browser: an upload, its progress, and its run, across a restart of the service.
+//! Pages in a real browser. The example page: an upload, its progress, and its run, across a restart of the service.
 
+mod dashboard;
 mod mails;
 mod unsubscribe;
 

@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ulid::Ulid;
+
 use crate::Engine;
 use crate::config::EngineConfig;
 use crate::plan_cache::PlanCache;
@@ -86,8 +88,17 @@ pub struct QueueState {
     pub waiting: i64,
     /// Steps that workers run.
     pub running: i64,
+    /// When the run of the oldest waiting step was accepted.
+    pub oldest_waiting_at: Option<UnixMillis>,
     /// Since when the queue is paused.
     pub paused_at: Option<UnixMillis>,
+}
+
+impl QueueState {
+    /// A queue without steps.
+    pub fn empty(name: impl Into<String>) -> Self {
+        Self { name: name.into(), waiting: 0, running: 0, oldest_waiting_at: None, paused_at: None }
+    }
 }
 
 impl Engine {
@@ -111,15 +122,15 @@ pub(crate) struct QueueList {
 
 impl QueueList {
     async fn list_queues(&self) -> Result<Vec<QueueState>> {
-        let fresh = |name: &String| QueueState { name: name.clone(), waiting: 0, running: 0, paused_at: None };
         let mut queues: BTreeMap<String, QueueState> =
-            self.list_named_queues().await?.into_iter().map(|name| (name.clone(), fresh(&name))).collect();
+            self.list_named_queues().await?.into_iter().map(|name| (name.clone(), QueueState::empty(name))).collect();
         for count in self.db.steps().count_by_queue().await? {
-            let state = queues.entry(count.queue.clone()).or_insert_with(|| fresh(&count.queue));
+            let state = queues.entry(count.queue.clone()).or_insert_with(|| QueueState::empty(count.queue));
             (state.waiting, state.running) = (count.waiting, count.running);
+            state.oldest_waiting_at = count.oldest_waiting.as_deref().and_then(created_at);
         }
         for (name, since) in self.db.pauses().list(PauseTarget::Queue).await? {
-            queues.entry(name.clone()).or_insert_with(|| fresh(&name)).paused_at = Some(since);
+            queues.entry(name.clone()).or_insert_with(|| QueueState::empty(name)).paused_at = Some(since);
         }
         Ok(queues.into_values().collect())
     }
@@ -154,9 +165,21 @@ impl QueueList {
     }
 }
 
+/// When a step was created, by its id.
+fn created_at(id: &str) -> Option<UnixMillis> {
+    let id = Ulid::from_string(id).ok()?;
+    i64::try_from(id.timestamp_ms()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_step_tells_its_age() {
+        assert_eq!(created_at(&Ulid::from_parts(1_700_000_000_123, 5).to_string()), Some(1_700_000_000_123));
+        assert_eq!(created_at("x"), None);
+    }
 
     #[test]
     fn queue_selection_parses_comma_separated_names() {

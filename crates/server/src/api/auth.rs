@@ -11,8 +11,12 @@ use super::api_key::{MAX_API_KEY_CHARS, api_key_id, hash_api_key, is_generated_k
 use super::client_address::ClientAddress;
 use super::problem::Problem;
 use super::scopes::{ApiKeyScope, missing_scope};
+use super::session::{find_session, is_session_token};
 use crate::codes;
 use afterload_core::error::{Error, Result};
+
+/// How much of its hash names a session in logs.
+const SESSION_ID_CHARS: usize = 12;
 
 /// The authenticated caller and its permissions.
 #[derive(Clone, Debug)]
@@ -36,6 +40,9 @@ impl Caller {
         let text = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text.trim());
         let invalid = || Error::new(codes::KEY_INVALID, "the API key is not valid");
         let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_API_KEY_CHARS).ok_or_else(invalid)?;
+        if is_session_token(text) {
+            return Self::from_session(app, text).await;
+        }
         // The random bits of a generated key protect it at any pace. What a person chose might be guessed.
         let is_guessable = !is_generated_key(text);
         if is_guessable {
@@ -52,6 +59,23 @@ impl Caller {
         // A scope that this version does not support permits nothing.
         let scopes = stored.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         Ok(Self { key_id: stored.id, scopes, buckets: stored.buckets })
+    }
+
+    /// Authenticates the session of a browser by its token. A session is an API key that ends.
+    ///
+    /// # Errors
+    /// `key_invalid` if the session has ended, or an error of the database.
+    pub async fn from_session(app: &ApiState, token: &str) -> Result<Self> {
+        let session = find_session(app.db(), token).await?;
+        let session = session.ok_or_else(|| Error::new(codes::KEY_INVALID, "the session has ended"))?;
+        let scopes = session.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
+        let key_id = format!("session-{}", session.hash.get(..SESSION_ID_CHARS).unwrap_or_default());
+        Ok(Self { key_id, scopes, buckets: Vec::new() })
+    }
+
+    /// What the caller may do, in the form of the API. Callers with the same text see the same.
+    pub fn scope_text(&self) -> String {
+        self.scopes.iter().map(ApiKeyScope::to_string).collect::<Vec<_>>().join(" ")
     }
 
     /// The public part of the key.

@@ -43,6 +43,7 @@ mod s3_notifications;
 mod schema_components;
 mod scopes;
 mod serve;
+mod session;
 mod state;
 mod unsubscribe;
 mod upload_cors;
@@ -60,10 +61,12 @@ pub use auth::Caller;
 pub use client_address::TrustedProxies;
 pub use config::{ServerConfig, WatcherLimits};
 pub use mail_bounces::MAIL_WEBHOOK as MAIL_HOOK;
-pub use problem::Problem;
+pub use problem::{Problem, mark_wrong_credential};
+pub use runs::first_id_at;
 pub use s3_notifications::S3_WEBHOOK as S3_HOOK;
 pub use scopes::ApiKeyScope;
 pub use serve::{ApiListener, serve};
+pub use session::{SESSION_LIFETIME, SIGN_IN_CODE_LIFETIME, create_sign_in_code, end_session, exchange_sign_in_code};
 pub use state::{ApiState, StartRun};
 
 use axum::Router;
@@ -72,8 +75,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// The router of the API.
 pub fn api_router(app: ApiState) -> Router {
+    router_with_pages(app, Router::new())
+}
+
+/// The router of the API and of pages on other paths. The outer layers are the same for both.
+pub fn router_with_pages(app: ApiState, pages: Router) -> Router {
     let routes = api_routes().layer(from_fn_with_state(app.clone(), cors::restrict_cors));
-    with_common_layers(routes, &app).with_state(app)
+    with_common_layers(routes.merge(pages.with_state::<ApiState>(())), &app).with_state(app)
 }
 
 fn api_routes() -> Router<ApiState> {

@@ -26,6 +26,11 @@ const WRONG_CREDENTIAL_CODES: [ErrorCode; 3] = [codes::KEY_INVALID, codes::TOKEN
 #[derive(Clone, Copy)]
 pub(super) struct WrongCredential;
 
+/// Marks a page that rejects a credential, so that it is counted as a [`Problem`] would be.
+pub fn mark_wrong_credential(response: &mut Response) {
+    response.extensions_mut().insert(WrongCredential);
+}
+
 /// An error that becomes a response.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -83,7 +88,7 @@ impl Problem {
     }
 
     /// The body of the response. Internal details stay in the log.
-    pub(super) fn to_json(&self, request_id: &str) -> Value {
+    pub fn to_json(&self, request_id: &str) -> Value {
         let (code, status) = self.code_and_status();
         let (detail, hint, details) = match status {
             StatusCode::INTERNAL_SERVER_ERROR => {

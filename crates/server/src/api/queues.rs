@@ -26,6 +26,8 @@ pub(super) struct QueueView {
     waiting: i64,
     /// Steps that workers are running.
     running: i64,
+    /// When the run of the oldest waiting step was accepted. RFC 3339, UTC.
+    oldest_waiting_at: Option<String>,
     /// When it was paused. No step of a paused queue starts.
     paused_at: Option<String>,
 }
@@ -47,8 +49,14 @@ pub(super) struct PipelineState {
 
 impl From<QueueState> for QueueView {
     fn from(state: QueueState) -> Self {
-        let QueueState { name, waiting, running, paused_at } = state;
-        Self { name, waiting, running, paused_at: paused_at.map(clock::format_rfc3339) }
+        let QueueState { name, waiting, running, oldest_waiting_at, paused_at } = state;
+        Self {
+            name,
+            waiting,
+            running,
+            oldest_waiting_at: oldest_waiting_at.map(clock::format_rfc3339),
+            paused_at: paused_at.map(clock::format_rfc3339),
+        }
     }
 }
 
@@ -112,7 +120,7 @@ pub(super) async fn paused_pipelines(app: &ApiState) -> Result<BTreeMap<String, 
 async fn queue_response(app: &ApiState, name: String) -> Result<Json<QueueView>, Problem> {
     let known = app.engine().list_queues().await?.into_iter().find(|queue| queue.name == name);
     // The queue is gone from the list if its last step has ended and it is not paused.
-    let state = known.unwrap_or(QueueState { name, waiting: 0, running: 0, paused_at: None });
+    let state = known.unwrap_or_else(|| QueueState::empty(name));
     Ok(Json(state.into()))
 }
 

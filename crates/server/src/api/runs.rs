@@ -21,13 +21,14 @@ use super::run_sse;
 use super::scopes::{ApiKeyScope, missing_scope};
 use super::visible_run::{RunAccess, find_run, run_not_found};
 use crate::codes;
-use afterload_core::clock;
+use afterload_core::clock::{self, UnixMillis};
 use afterload_core::error::{Error, Result};
 use afterload_engine::{RetryDefinition, run_url};
 use afterload_state::{RunFilter, RunRecord, RunStatus};
 
 const DEFAULT_PAGE_SIZE: u32 = 50;
 const MAX_PAGE_SIZE: u32 = 200;
+const MAX_CODE_BYTES: usize = 63;
 
 /// A run in a list, without its steps, files and parameters.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -80,6 +81,14 @@ pub(super) struct RunPageQuery {
     /// Only runs with this status.
     #[schemars(with = "Option<RunStatus>")]
     status: Option<String>,
+    /// Only runs whose error has this code.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_]{0,62}$"))]
+    code: Option<String>,
+    /// Only runs that were accepted at this time or later. RFC 3339.
+    #[schemars(regex(
+        pattern = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$"
+    ))]
+    since: Option<String>,
     /// `next_cursor` of the previous page.
     #[schemars(regex(pattern = r"^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$"))]
     cursor: Option<String>,
@@ -123,6 +132,18 @@ impl RunPageQuery {
             let choices = "expected one of `queued`, `running`, `succeeded`, `failed`, `cancelled`";
             RunStatus::from_name(text).ok_or_else(|| invalid(format!("`{text}` is not the status of a run"), choices))
         });
+        let is_code = |code: &str| {
+            code.starts_with(|first: char| first.is_ascii_lowercase())
+                && code.len() <= MAX_CODE_BYTES
+                && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        if let Some(code) = self.code.as_deref().filter(|code| !is_code(code)) {
+            return Err(invalid(format!("`{code}` is not an error code"), "codes look like `run_not_found`"));
+        }
+        let since = self.since.as_deref().map(|text| {
+            clock::parse_rfc3339(text)
+                .ok_or_else(|| invalid(format!("`{text}` is not a time"), "write it as `2030-01-31T08:00:00Z`"))
+        });
         let before = self.cursor.as_deref().map(|text| {
             let hint = "take `next_cursor` from the page before";
             Ulid::from_string(text)
@@ -132,10 +153,18 @@ impl RunPageQuery {
         Ok(RunFilter {
             pipelines: None,
             status: status.transpose()?,
+            error_code: self.code.clone(),
+            from_id: since.transpose()?.map(first_id_at),
+            to_id: None,
             before_id: before.transpose()?,
             limit: page_limit(self.limit.as_deref())?,
         })
     }
+}
+
+/// The lowest id of a run that was accepted at this time.
+pub fn first_id_at(time: UnixMillis) -> String {
+    Ulid::from_parts(u64::try_from(time).unwrap_or_default(), 0).to_string()
 }
 
 /// Parses the page size.

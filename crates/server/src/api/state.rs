@@ -85,11 +85,13 @@ impl ApiState {
         })))
     }
 
-    pub(super) fn db(&self) -> &Db {
+    /// The state database.
+    pub fn db(&self) -> &Db {
         self.0.engine.db()
     }
 
-    pub(super) fn engine(&self) -> &Engine {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
         &self.0.engine
     }
 
@@ -97,7 +99,8 @@ impl ApiState {
         self.0.engine.objects()
     }
 
-    pub(super) fn config(&self) -> &ServerConfig {
+    /// The configuration of the server.
+    pub fn config(&self) -> &ServerConfig {
         &self.0.config
     }
 
@@ -114,11 +117,13 @@ impl ApiState {
         &self.0.attempts
     }
 
-    pub(super) fn base_url(&self) -> &str {
+    /// The public URL of this service, without a slash at the end.
+    pub fn base_url(&self) -> &str {
         &self.0.config.base_url
     }
 
-    pub(super) fn pipeline_registry(&self) -> &PipelineRegistry {
+    /// The live pipelines.
+    pub fn pipeline_registry(&self) -> &PipelineRegistry {
         &self.0.registry
     }
 

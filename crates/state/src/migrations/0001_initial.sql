@@ -27,6 +27,8 @@ CREATE TABLE runs (
     -- How many runs came before it in its chain: each wrote or sent what started the next one.
     hops BIGINT NOT NULL DEFAULT 0,
     error TEXT,
+    -- The code of that error, to filter and to count.
+    error_code TEXT,
     -- Rises with every change of the run or its steps.
     revision BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
@@ -60,6 +62,9 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_by_pipeline ON runs (pipeline, id);
 CREATE INDEX runs_by_status ON runs (status, id);
+-- These two serve the dashboard: what ended in the last day, and the runs with an error code.
+CREATE INDEX runs_by_end ON runs (finished_at, pipeline, status, error_code) WHERE finished_at IS NOT NULL;
+CREATE INDEX runs_by_error_code ON runs (error_code, id) WHERE error_code IS NOT NULL;
 CREATE INDEX runs_to_cancel ON runs (id) WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_timed_out ON runs (id) WHERE timed_out_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_by_deadline ON runs (deadline_check_at) WHERE deadline_check_at IS NOT NULL AND finished_at IS NULL;
@@ -360,6 +365,17 @@ CREATE TABLE unsubscribe_links (
     run_id TEXT NOT NULL,
     updated_at BIGINT NOT NULL
 );
+-- Sign-ins to the dashboard.
+CREATE TABLE dashboard_sessions (
+    -- SHA-256 of the code or of the session's token.
+    hash TEXT NOT NULL PRIMARY KEY,
+    -- `code`, which is exchanged once, or `session`
+    kind TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX dashboard_sessions_by_expiry ON dashboard_sessions (expires_at);
 
 CREATE TABLE api_keys (
     id TEXT NOT NULL PRIMARY KEY,
