@@ -165,6 +165,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn report_options_are_checked_at_their_positions() {
+        let text =
+            "sql: SELECT 1 AS a\nformat: csv\ndelimiter: ab\ntimezone: Middle/Earth\ndecimal: \".\"\nmax_groups: 5\n";
+        insta::assert_snapshot!(found::<ReportQuery>(text).join("\n"), @r"
+        3:12 `ab` is not a delimiter
+        4:11 there is no time zone `Middle/Earth`
+        6:13 `max_groups` needs `group_by`
+        ");
+        let text = "sql: SELECT 1 AS a\nformat: jsonl\nbom: true\nnull: x\ngroup_by: a\nmax_groups: 0\ntimezone: Europe/Paris\n";
+        insta::assert_snapshot!(found::<ReportQuery>(text).join("\n"), @r"
+        3:6 `bom` is an option of `csv`
+        4:7 `null` is an option of `csv`
+        6:13 `max_groups` must be from 1 to 10000
+        ");
+        let text = "sql: SELECT 1 AS a\nformat: xlsx\nsheet: a/b\ncolumns: { a: { width: 300, total: sum } }\n";
+        insta::assert_snapshot!(found::<ReportQuery>(text).join("\n"), @r"
+        3:8 `a/b` cannot be the name of a sheet
+        4:24 `width` must be from 1 to 255
+        ");
+        let text = "sql: SELECT 1 AS a\nformat: xlsx\nsheets:\n  - { name: 'a:b', sql: DELETE FROM t }\n  - { name: b }\n  \
+                    - { name: c, sql: 'SELECT :x AS a', bind: { y: 1 }, columns: { a: { width: 0 } } }\n";
+        insta::assert_snapshot!(found::<ReportQuery>(text).join("\n"), @r"
+        1:6 a report with `sheets` has no `sql` of its own
+        4:13 `a:b` cannot be the name of a sheet
+        4:25 the SQL cannot be a report: it is not a `SELECT`
+        5:5 a sheet needs `sql` or `sql_file`
+        6:21 nothing fills `:x`
+        6:50 the SQL has no `:y`
+        6:78 `width` must be from 1 to 255
+        ");
+        let text = "sql: SELECT 1 AS a\nformat: csv\nautofilter: true\ncolumns: { a: { total: sum } }\n";
+        insta::assert_snapshot!(found::<ReportQuery>(text).join("\n"), @r"
+        3:13 `autofilter` is an option of `xlsx`
+        4:24 `total` is an option of `xlsx`
+        ");
+        let text = "sql: SELECT 1 AS a\nformat: csv\ndelimiter: ;\nnull: a;b\ndecimal: ','\nline_ending: crlf\n";
+        assert_eq!(
+            found::<ReportQuery>(text),
+            ["4:7 `null` has a character that needs quotes, or more than 100 bytes"]
+        );
+    }
+
     /// Editors strike through deprecated fields.
     #[test]
     fn fields_that_are_not_supported_yet_are_deprecated() {

@@ -184,6 +184,7 @@ fn demo_runs_every_pipeline_repeatedly() {
             ("contacts-import", &["demo-data/rejected.csv"]),
             ("avatar", &["96x96", "320x320", "/thumbnails/avatars/"]),
             ("sales-report", &["rows=180", ".xlsx (", "to ops@example.com: ", "to sales@example.com: "]),
+            ("country-sales", &["sales-DE.csv", "to sales-de@example.com: ", "to sales-es@example.com: "]),
             ("sign-in-geo", &["sign-in from 192.175.48.7 noted as Kyoto, JP"]),
             (
                 "tweet-notify",

@@ -32,6 +32,22 @@ fn sql_file_text_becomes_part_of_the_definition() {
 }
 
 #[test]
+fn each_sheet_of_a_workbook_may_name_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("one.sql"), "SELECT 1 AS one").expect("a file");
+    std::fs::write(folder.path().join("two.sql"), "SELECT 2 AS two").expect("a file");
+    let text = "name: p\nsteps:\n  - id: r\n    uses: report.query\n    with:\n      format: xlsx\n      sheets:\n        \
+                - { name: A, sql_file: one.sql }\n        - name: B\n          sql_file: two.sql\n";
+    let (pipeline, _) = loaded(folder.path(), text).expect("valid");
+    let sheets = &pipeline.plan.sections.main[0].with["sheets"];
+    let queries = [&sheets[0]["sql"], &sheets[1]["sql"]].map(|sql| sql.as_str().unwrap_or_default());
+    assert_eq!(queries, ["SELECT 1 AS one", "SELECT 2 AS two"]);
+    let missing = text.replace("two.sql", "no.sql");
+    let problems = loaded(folder.path(), &missing).expect_err("no such file");
+    assert_eq!(problems.iter().map(|problem| problem.span.line).collect::<Vec<_>>(), [10]);
+}
+
+#[test]
 fn sql_file_that_is_not_utf8_is_refused_with_its_first_wrong_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("one.sql"), b"SELECT 'caf\xe9' AS one").expect("a file");

@@ -14,6 +14,8 @@ use afterload_spanned_yaml::{self as yaml, Diagnostic, SourceSpan, Verbatim, Yam
 /// The field with the file name, and the field with its text.
 const SQL_FILE_FIELD: &str = "sql_file";
 const SQL_FIELD: &str = "sql";
+/// The field with several blocks that may name a file.
+const SHEETS_FIELD: &str = "sheets";
 /// A definition as a whole may hold little more.
 const MAX_SQL_FILE_BYTES: u64 = 128 << 10;
 
@@ -101,20 +103,30 @@ fn find_sql_file_refs<'a>(root: &'a YamlNode, kinds: &StepCatalog) -> Vec<SqlFil
         YamlValue::Seq(steps) => steps.as_slice(),
         _ => &[],
     });
-    let mut places: Vec<SqlFileRef<'a>> = steps.filter_map(|step| step_sql_file_ref(step, kinds)).collect();
+    let mut places: Vec<SqlFileRef<'a>> = steps.flat_map(|step| step_sql_file_refs(step, kinds)).collect();
     places.sort_by_key(|place| place.key.offset);
     places
 }
 
-fn step_sql_file_ref<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Option<SqlFileRef<'a>> {
-    let kind = kinds.get(step.get("uses")?.as_str()?)?;
+/// The references of a step: in its `with`, and in each of its `sheets`.
+fn step_sql_file_refs<'a>(step: &'a YamlNode, kinds: &StepCatalog) -> Vec<SqlFileRef<'a>> {
+    let kind = step.get("uses").and_then(YamlNode::as_str).and_then(|name| kinds.get(name));
+    let (Some(kind), Some(with)) = (kind, step.get("with")) else { return Vec::new() };
     let schema = kind.input_schema();
     let known = |field| schema.as_value()["properties"].get(field).is_some();
-    let with = step.get("with")?;
-    let (key, node) = (with.key(SQL_FILE_FIELD)?, with.get(SQL_FILE_FIELD)?);
+    let own = Some(with).filter(|_| known(SQL_FILE_FIELD) && known(SQL_FIELD));
+    let sheets = match with.get(SHEETS_FIELD).filter(|_| known(SHEETS_FIELD)).map(|sheets| &sheets.value) {
+        Some(YamlValue::Seq(sheets)) => sheets.as_slice(),
+        _ => &[],
+    };
+    own.into_iter().chain(sheets).filter_map(sql_file_ref).collect()
+}
+
+/// The reference in a block that may name SQL or a file of it.
+fn sql_file_ref(block: &YamlNode) -> Option<SqlFileRef<'_>> {
+    let (key, node) = (block.key(SQL_FILE_FIELD)?, block.get(SQL_FILE_FIELD)?);
     // If both fields are set, the kind itself reports the error.
-    let one = known(SQL_FILE_FIELD) && known(SQL_FIELD) && with.get(SQL_FIELD).is_none();
-    one.then_some(SqlFileRef { key: key.span, value: node.span, node })
+    block.get(SQL_FIELD).is_none().then_some(SqlFileRef { key: key.span, value: node.span, node })
 }
 
 impl SqlFileRef<'_> {

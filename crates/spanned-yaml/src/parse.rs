@@ -189,6 +189,8 @@ fn check_key(node: &YamlNode) -> (String, Option<InvalidKey>) {
             let hint = "a value that starts with `{` or `[` and is text must be quoted";
             (String::new(), Some(("a list or map cannot be a key".into(), hint.into())))
         }
+        // A field may be called so.
+        (YamlValue::Null, Some(written)) if written.as_ref() == "null" => ("null".to_owned(), None),
         (YamlValue::Null, _) => (String::new(), Some(("a key is missing before `:`".into(), String::new()))),
         (_, written) => {
             let text = written.as_deref().unwrap_or_default().to_owned();
@@ -257,6 +259,14 @@ mod tests {
         let block = root.closest_node(&["b", "0"]);
         let part = block.text_span(block.as_str().and_then(|text| text.find("x")).expect("x"), 1);
         assert_eq!((part.line, part.col), (6, 13));
+    }
+
+    #[test]
+    fn field_may_be_called_null() {
+        let root = parse("null: a\n").expect("valid");
+        assert_eq!(root.get("null").and_then(YamlNode::as_str), Some("a"));
+        assert_eq!(places("~: a\n"), [(1, 1)]);
+        assert_eq!(places("null: a\n\"null\": b\n"), [(2, 1)]);
     }
 
     #[test]

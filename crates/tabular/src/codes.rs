@@ -15,9 +15,11 @@ pub const CSV_TOO_MANY_COLUMNS: ErrorCode =
 pub const CSV_UNCLOSED_QUOTE: ErrorCode =
     ErrorCode::permanent("csv_unclosed_quote", "A quote is opened and never closed").with_status(422);
 pub const REPORT_CELL_TOO_LARGE: ErrorCode =
-    ErrorCode::permanent("report_cell_too_large", "A value does not fit into a cell of the workbook");
+    ErrorCode::permanent("report_cell_too_large", "A value does not fit into a cell of the workbook")
+        .with_hint("shorten it in the query, set `long_texts: cut`, or use `csv` or `jsonl`");
 pub const REPORT_COLUMNS_REPEATED: ErrorCode =
-    ErrorCode::permanent("report_columns_repeated", "Two columns of the query have the same name");
+    ErrorCode::permanent("report_columns_repeated", "Two columns of the query have the same name")
+        .with_hint("give one of them another name with `AS`");
 pub const REPORT_FAILED: ErrorCode = ErrorCode::permanent("report_failed", "The file of the report cannot be written");
 
 /// All codes of this crate.

@@ -10,7 +10,7 @@ use crate::checkpoint::{CheckpointExpiry, Fence, RejectedRow};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::invalid_url_error;
 use crate::postgres::PostgresDatabase;
-use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::query::{QueryLimits, RowVisitor, SelectRequest};
 use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::sqlite::SqliteDatabase;
@@ -88,12 +88,12 @@ macro_rules! backends {
 
             async fn select_rows<R: RowVisitor>(
                 &self,
-                select: &SelectQuery,
-                options: QueryOptions,
+                requests: Vec<SelectRequest>,
+                limits: QueryLimits,
                 visitor: R,
             ) -> Result<R> {
                 match self {
-                    $(Self::$name(database) => database.select_rows(select, options, visitor).await,)+
+                    $(Self::$name(database) => database.select_rows(requests, limits, visitor).await,)+
                 }
             }
 

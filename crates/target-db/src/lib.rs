@@ -36,7 +36,7 @@ pub use checkpoint::{Fence, RejectedRow};
 pub use config::{CheckpointMode, ConnectionConfig};
 pub use connection::{BulkLoader, Connection, Connections};
 pub use fields::{check_bind, check_reads, check_result_column, check_sql, default_connection, read_checkpoint};
-pub use query::{CellType, QueryOptions, RowVisitor, SelectQuery};
+pub use query::{CellType, QueryLimits, QueryOptions, RowVisitor, SelectQuery, SelectRequest};
 pub use recipients::{
     DeliveryChunk, DeliveryRowSpec, DeliveryTable, KeyRange, OnExisting, Recipient, RecipientPage, RecipientQuery,
 };

@@ -13,12 +13,14 @@ use crate::bind::{BindValues, ParameterizedSql};
 use crate::read_only::{FunctionCall, Refusal, find_refused_call, inspect_text};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
+use afterload_core::identifier::quote_identifier;
 
 /// A query whose text shows nothing that is certainly no read. The database decides before it runs.
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
     pub(crate) sql: ParameterizedSql,
     side_effects: Vec<FunctionCall>,
+    group_column: Option<String>,
 }
 
 /// The parameter values, timeout and stop signal of a query.
@@ -29,6 +31,24 @@ pub struct QueryOptions {
     /// The time limit of the query, until the last row is read.
     pub timeout: Duration,
     /// Stops the query when it is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// One of the queries that are read from the same snapshot.
+#[derive(Clone, Debug)]
+pub struct SelectRequest {
+    /// The query.
+    pub select: SelectQuery,
+    /// The values of its parameters.
+    pub values: BindValues,
+}
+
+/// How long queries may take together, and what stops them.
+#[derive(Clone, Debug)]
+pub struct QueryLimits {
+    /// The time limit, until the last row is read.
+    pub timeout: Duration,
+    /// Stops the queries when it is cancelled.
     pub stop: CancellationToken,
 }
 
@@ -53,7 +73,7 @@ pub enum CellType {
 
 /// Receives the rows of a query as they arrive.
 pub trait RowVisitor: Send + 'static {
-    /// Receives the column names, and the number of rows if the database estimates it.
+    /// Starts the rows of a query. Receives the names of its own columns, and the number of rows if the database estimates it.
     ///
     /// # Errors
     /// An error about the columns stops the query.
@@ -75,7 +95,19 @@ impl SelectQuery {
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self> {
         let sql = ParameterizedSql::parse(text, dialect)?;
         let side_effects = inspect_text(&sql).map_err(report_refused_error)?;
-        Ok(Self { sql, side_effects })
+        Ok(Self { sql, side_effects, group_column: None })
+    }
+
+    /// Sorts the rows by the text of a column, null first. Rows with the same text keep the order of the query. Each row has
+    /// that text as an additional cell in front.
+    #[must_use]
+    pub fn grouped_by(self, column: &str) -> Self {
+        Self { group_column: Some(column.to_owned()), ..self }
+    }
+
+    /// The column by which the rows are grouped.
+    pub(crate) fn group_column(&self) -> Option<&str> {
+        self.group_column.as_deref()
     }
 
     /// Refuses calls that certainly have side effects, unless the connection allows these functions.
@@ -99,6 +131,15 @@ impl SelectQuery {
     pub fn parameter_names(&self) -> &[String] {
         self.sql.parameter_names()
     }
+}
+
+/// A quoted name that none of the columns has, whatever its case.
+pub(crate) fn unused_identifier(columns: &[String]) -> String {
+    let mut name = String::from("afterload_row");
+    while columns.iter().any(|column| column.eq_ignore_ascii_case(&name)) {
+        name.push('_');
+    }
+    quote_identifier(&name)
 }
 
 pub(crate) fn query_timeout_error(timeout: Duration) -> Error {

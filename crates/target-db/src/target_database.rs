@@ -8,7 +8,7 @@ use crate::bulk_load::{ChunkCommit, ChunkCommitFn, LoadOutcome, LoadPlan};
 use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{CheckpointExpiry, Fence, RejectedRow};
 use crate::config::{ConnectionConfig, ConnectionOptions};
-use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::query::{QueryLimits, RowVisitor, SelectRequest};
 use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun};
@@ -68,8 +68,13 @@ pub(crate) trait TargetDatabase: Clone {
     /// `sql_invalid` for text that the database cannot parse, `sql_parameter_missing`, or those of the database.
     async fn find_refusal(&self, sql: &ParameterizedSql, values: &BindValues) -> Result<Option<Refusal>>;
 
-    /// Passes all rows to the visitor, in one read-only transaction.
-    async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R>;
+    /// Passes all rows of the queries to the visitor, one query after the other, in one read-only transaction.
+    async fn select_rows<R: RowVisitor>(
+        &self,
+        requests: Vec<SelectRequest>,
+        limits: QueryLimits,
+        visitor: R,
+    ) -> Result<R>;
 
     /// Prepares the statements of a bulk update.
     fn plan_bulk_update(&self, plan: &UpdatePlan<'_>) -> Result<BulkUpdate>;

@@ -19,10 +19,11 @@ const SAMPLE_FILES: [(&str, &[u8]); 3] = [
     ("contacts.csv", include_bytes!("../../../examples/contacts.csv")),
     ("photo.jpg", include_bytes!("../../../examples/photo.jpg")),
 ];
-const DEMO_PIPELINES: [(&str, &str); 8] = [
+const DEMO_PIPELINES: [(&str, &str); 9] = [
     ("airports-import.yaml", include_str!("../../../pipelines/airports-import.yaml")),
     ("avatar.yaml", include_str!("../../../pipelines/avatar.yaml")),
     ("contacts-import.yaml", include_str!("../../../pipelines/contacts-import.yaml")),
+    ("country-sales.yaml", include_str!("../../../pipelines/country-sales.yaml")),
     ("order-auto-reject.yaml", include_str!("../../../pipelines/order-auto-reject.yaml")),
     ("purge-account.yaml", include_str!("../../../pipelines/purge-account.yaml")),
     ("sales-report.yaml", include_str!("../../../pipelines/sales-report.yaml")),

@@ -63,7 +63,8 @@ fn collect_outputs<'a>(outputs: &'a Value, facts: &mut Vec<String>, files: &mut 
             Value::Object(_) => collect_outputs(value, &mut Vec::new(), files),
             Value::String(text) => facts.push(format!("{name}={text}")),
             Value::Number(_) | Value::Bool(_) => facts.push(format!("{name}={value}")),
-            Value::Array(_) | Value::Null => {}
+            Value::Array(items) => items.iter().for_each(|item| collect_outputs(item, &mut Vec::new(), files)),
+            Value::Null => {}
         }
     }
 }

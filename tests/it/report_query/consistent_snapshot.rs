@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use afterload_core::clock::Clock;
 use afterload_core::error::{Error, ErrorCode, Result};
-use afterload_target_db::{BindValues, CellType, Connections, QueryOptions, RowVisitor, SelectQuery};
+use afterload_target_db::{
+    BindValues, CellType, Connections, QueryLimits, QueryOptions, RowVisitor, SelectQuery, SelectRequest,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::app;
@@ -79,8 +81,12 @@ async fn report_reads_a_consistent_snapshot(database: Database) {
         go_on.send(()).unwrap();
         expected
     };
-    let (read, expected) = tokio::join!(connection.select_rows(&select, reading(), receiver), write);
-    assert!(read.unwrap().rows.into_iter().eq(1..=ROWS));
+    // The second query begins after the others have committed.
+    let requests = vec![SelectRequest { select, values: BindValues::new() }; 2];
+    let QueryOptions { timeout, stop, .. } = reading();
+    let read = connection.select_snapshot(requests, QueryLimits { timeout, stop }, receiver);
+    let (read, expected) = tokio::join!(read, write);
+    assert!(read.unwrap().rows.into_iter().eq((1..=ROWS).chain(1..=ROWS)));
     assert_eq!(expected, (database == Database::Postgres).then_some(ROWS as u64));
     assert_eq!(app.numbers("SELECT COUNT(*) FROM t WHERE id < 0").await, [ROWS / 2]);
     app.finish().await;

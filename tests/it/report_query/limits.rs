@@ -32,7 +32,11 @@ async fn skip_if_empty_creates_no_file(database: Database) {
     for format in ["csv", "xlsx", "jsonl"] {
         let with = json!({ "sql": "SELECT id FROM t", "format": format, "skip_if_empty": true });
         let run = run(&app, with).await;
-        assert_eq!(run["steps"][0]["outputs"], json!({ "file": null, "rows": 0, "size": 0 }), "{run}");
+        assert_eq!(
+            run["steps"][0]["outputs"],
+            json!({ "file": null, "rows": 0, "size": 0, "cut_cells": 0, "groups": [] }),
+            "{run}"
+        );
         assert_eq!(stored(&app).await, Vec::<String>::new());
     }
     let (outputs, bytes) = file(&app, json!({ "sql": "SELECT id FROM t", "format": "csv" })).await;

@@ -2,8 +2,11 @@
 
 mod consistent_snapshot;
 mod formats;
+mod groups;
 mod guard;
 mod limits;
+mod options;
+mod round_trip;
 mod sales;
 mod silent_server;
 

@@ -1,5 +1,5 @@
-//! The CSV writer: RFC 4180 in UTF-8, with `
-//! `. Null is an empty field, and an empty text is `""`.
+//! The CSV writer: RFC 4180 in UTF-8, with LF as the line end. Null is an empty field, and an empty text is `""`. What a
+//! spreadsheet would run as a formula is guarded. [`StyledCsv`](super::csv_style::StyledCsv) writes other styles.
 
 use super::ColumnDisplay;
 use crate::formula::is_spreadsheet_formula;
@@ -27,25 +27,19 @@ fn needs_quotes(value: &[u8]) -> bool {
         || rest.iter().any(|byte| CSV_SPECIAL_BYTES[usize::from(*byte)])
 }
 
-/// Writes the header. With `guard` cells that a spreadsheet would run as formulas begin with a `'`.
-pub fn write_header(shapes: &[ColumnDisplay], guard: bool, out: &mut Vec<u8>) {
+/// Writes the header.
+pub fn write_header(shapes: &[ColumnDisplay], out: &mut Vec<u8>) {
     for (column, shape) in shapes.iter().enumerate() {
         if column > 0 {
             out.push(b',');
         }
-        write_text(shape.title.as_bytes(), guard, out);
+        write_text(shape.title.as_bytes(), out);
     }
     out.push(b'\n');
 }
 
 /// Writes a cell.
-pub fn write_cell(
-    shape: &ColumnDisplay,
-    guard: bool,
-    cell: Option<(CellType, &[u8])>,
-    scratch: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) {
+pub fn write_cell(shape: &ColumnDisplay, cell: Option<(CellType, &[u8])>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     let Some((sort, value)) = cell else { return };
     if let Some(format) = &shape.format {
         scratch.clear();
@@ -59,7 +53,7 @@ pub fn write_cell(
         }
     }
     match sort {
-        CellType::Text | CellType::Json => write_text(value, guard, out),
+        CellType::Text | CellType::Json => write_text(value, out),
         // These values never contain special bytes.
         CellType::Number | CellType::Float | CellType::Bool | CellType::Date | CellType::Timestamp => {
             out.extend_from_slice(value);
@@ -67,10 +61,10 @@ pub fn write_cell(
     }
 }
 
-fn write_text(value: &[u8], guard: bool, out: &mut Vec<u8>) {
+fn write_text(value: &[u8], out: &mut Vec<u8>) {
     match value.is_empty() {
         true => out.extend_from_slice(b"\"\""),
-        false => write_quoted(value, guard && is_spreadsheet_formula(value), out),
+        false => write_quoted(value, is_spreadsheet_formula(value), out),
     }
 }
 
@@ -98,18 +92,7 @@ fn write_quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn formulas_are_guarded_unless_the_guard_is_off() {
-        let shape = ColumnDisplay { title: "=a".into(), format: None };
-        for (guard, expected) in [(true, "'=a\n'+49 30 123"), (false, "=a\n+49 30 123")] {
-            let (mut scratch, mut out) = (Vec::new(), Vec::new());
-            write_header(std::slice::from_ref(&shape), guard, &mut out);
-            write_cell(&shape, guard, Some((CellType::Text, b"+49 30 123")), &mut scratch, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
+    use super::needs_quotes;
 
     #[test]
     fn special_byte_at_any_position_needs_quotes() {

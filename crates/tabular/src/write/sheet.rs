@@ -1,21 +1,18 @@
 //! Writes the cells of a worksheet as XML.
 
-use super::ColumnDisplay;
 use super::datetime::CellDateTime;
 use super::format::CellFormat;
+use super::sheet_names::cut_chars;
+use super::styles::{CellStyle, StyleTable};
+use super::totals::TotalState;
+use super::xml_text::escape_xml;
+use super::{ColumnDisplay, ColumnTotal};
 use afterload_target_db::CellType;
 
 /// The maximum number of characters in a cell, in UTF-16 units.
 pub const MAX_CELL_CHARS: usize = 32_767;
 /// The digits that survive in the binary floating point numbers of spreadsheets.
 const MAX_EXACT_DIGITS: usize = 15;
-
-/// The styles of a workbook, by their index in `xl/styles.xml`.
-const HEADER_STYLE: &str = " s=\"1\"";
-const DATE_STYLE: &str = " s=\"2\"";
-const DATETIME_STYLE: &str = " s=\"3\"";
-/// The index of the first style with a custom format.
-pub const FIRST_FORMAT_STYLE: usize = 4;
 
 /// A column: its letters and its cell style.
 pub struct SheetColumn {
@@ -26,21 +23,39 @@ pub struct SheetColumn {
     date: bool,
     /// The display width in characters.
     width: usize,
+    /// Whether texts that are too long are cut.
+    cut_texts: bool,
+    total: Option<TotalState>,
+}
+
+/// What a cell has become.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CellOutcome {
+    /// A number with the digits of the value.
+    Number,
+    /// A date or time, as its number.
+    DateTime(f64),
+    /// A text or a truth value.
+    Other,
+    /// The beginning of a text that no cell can hold.
+    CutText,
+    /// Nothing: no cell can hold the text.
+    TooLong,
 }
 
 impl SheetColumn {
     /// Creates the columns of a table.
-    pub fn from_displays(shapes: &[ColumnDisplay]) -> Vec<Self> {
-        let mut style = FIRST_FORMAT_STYLE;
+    pub fn from_displays(shapes: &[ColumnDisplay], cut_texts: bool, styles: &mut StyleTable) -> Vec<Self> {
         let columns = shapes.iter().enumerate().map(|(index, shape)| {
-            let own = shape.format.as_ref().map(|_| format!(" s=\"{style}\"")).unwrap_or_default();
-            style += usize::from(shape.format.is_some());
-            let date = shape.format.as_ref().is_some_and(CellFormat::is_date);
+            let own = |format: &CellFormat| CellStyle { format: Some(format.code.clone()), bold: false };
+            let title_width = shape.title.chars().count().clamp(10, 60) + 2;
             Self {
                 letters: column_letters(index),
-                style: own,
-                date,
-                width: shape.title.chars().count().clamp(10, 60) + 2,
+                style: shape.format.as_ref().map(|format| styles.attribute(own(format))).unwrap_or_default(),
+                date: shape.format.as_ref().is_some_and(CellFormat::is_date),
+                width: shape.width.map_or(title_width, usize::from),
+                cut_texts,
+                total: shape.total.map(TotalState::new),
             }
         });
         columns.collect()
@@ -51,31 +66,81 @@ impl SheetColumn {
         self.width
     }
 
-    /// Writes a cell in row number `row`. Returns false if its text is too long for a spreadsheet.
+    /// The letters of the column.
+    pub fn letters(&self) -> &str {
+        &self.letters
+    }
+
+    /// What the column adds up to; `None` if it has no total.
+    pub fn total(&self) -> Option<&TotalState> {
+        self.total.as_ref()
+    }
+
+    /// Writes a cell in row number `row`.
     #[must_use]
-    pub fn write_cell(&self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> bool {
-        match sort {
-            CellType::Number if significant_digits(value) > MAX_EXACT_DIGITS => {
-                return self.write_long_number(row, value, out);
+    pub fn write_cell(&mut self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> CellOutcome {
+        let outcome = self.write_value(row, sort, value, out);
+        if let Some(total) = &mut self.total {
+            match outcome {
+                CellOutcome::Number => total.add(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok())),
+                CellOutcome::DateTime(serial) => total.add_date(serial),
+                CellOutcome::Other | CellOutcome::CutText | CellOutcome::TooLong => total.add(None),
             }
-            CellType::Number | CellType::Float => return self.write_number(row, value, &self.style, out),
+        }
+        outcome
+    }
+
+    fn write_value(&self, row: &str, sort: CellType, value: &[u8], out: &mut Vec<u8>) -> CellOutcome {
+        match sort {
+            CellType::Number if significant_digits(value) > MAX_EXACT_DIGITS => self.write_long_number(row, value, out),
+            CellType::Number | CellType::Float => {
+                self.write_number(row, value, &self.style, out);
+                CellOutcome::Number
+            }
             CellType::Bool => {
                 self.open_cell(row, &self.style, out);
                 out.extend_from_slice(b" t=\"b\"><v>");
                 out.push(if value == b"true" { b'1' } else { b'0' });
                 out.extend_from_slice(b"</v></c>");
+                CellOutcome::Other
             }
-            CellType::Date | CellType::Timestamp => return self.write_datetime(row, value, out),
-            CellType::Text if self.date => return self.write_datetime(row, value, out),
-            CellType::Text | CellType::Json => return self.write_text(row, value, &self.style, out),
+            CellType::Date | CellType::Timestamp => self.write_datetime(row, value, out),
+            CellType::Text if self.date => self.write_datetime(row, value, out),
+            CellType::Text | CellType::Json => self.write_text(row, value, &self.style, out),
         }
-        true
     }
 
     /// Writes a cell of the header. Returns false if its text is too long for a spreadsheet.
     #[must_use]
     pub fn write_title(&self, title: &str, out: &mut Vec<u8>) -> bool {
-        self.write_text("1", title.as_bytes(), HEADER_STYLE, out)
+        self.write_text("1", title.as_bytes(), StyleTable::HEADER, out) != CellOutcome::TooLong
+    }
+
+    /// Writes the label of a row of totals.
+    pub fn write_label(&self, row: &str, label: &str, out: &mut Vec<u8>) {
+        self.write_text(row, label.as_bytes(), StyleTable::HEADER, out);
+    }
+
+    /// Writes the total below the rows from 2 to `last`. With `formula` a spreadsheet calculates it again, for the rows that a
+    /// filter shows.
+    pub fn write_total(&self, row: &str, last: u64, formula: bool, styles: &mut StyleTable, out: &mut Vec<u8>) {
+        let Some((total, value)) = self.total.as_ref().and_then(|total| Some((total, total.value()?))) else { return };
+        let own = match self.style.as_str() {
+            "" if total.has_dates() && value.fract() > 0.0 => StyleTable::DATETIME,
+            "" if total.has_dates() => StyleTable::DATE,
+            own => own,
+        };
+        let format = match total.function() {
+            ColumnTotal::Count => None,
+            _ => styles.format_of(own).map(str::to_owned),
+        };
+        self.open_cell(row, &styles.attribute(CellStyle { format, bold: true }), out);
+        out.push(b'>');
+        if formula {
+            let (number, letters) = (total.function().subtotal_number(), &self.letters);
+            out.extend_from_slice(format!("<f>SUBTOTAL({number},{letters}2:{letters}{last})</f>").as_bytes());
+        }
+        out.extend_from_slice(format!("<v>{}</v></c>", round_to_cell(value)).as_bytes());
     }
 
     fn open_cell(&self, row: &str, style: &str, out: &mut Vec<u8>) {
@@ -86,49 +151,60 @@ impl SheetColumn {
         out.extend_from_slice(style.as_bytes());
     }
 
-    fn write_number(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
+    fn write_number(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) {
         self.open_cell(row, style, out);
         out.extend_from_slice(b"><v>");
         out.extend_from_slice(value);
         out.extend_from_slice(b"</v></c>");
-        true
     }
 
-    /// Writes a number with more digits than a cell holds. Fractions are rounded, and so are numbers with a format. Other
-    /// whole numbers are text, because they may be IDs.
-    fn write_long_number(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Writes a number with more digits than a cell holds. Fractions are rounded, and so are numbers with a format or a total.
+    /// Other whole numbers are text, because they may be IDs.
+    fn write_long_number(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> CellOutcome {
         let text = std::str::from_utf8(value).unwrap_or_default();
-        let rounds = text.contains('.') || !self.style.is_empty();
+        let rounds = text.contains('.') || !self.style.is_empty() || self.total.is_some();
         match text.parse::<f64>().ok().filter(|number| rounds && number.is_finite()) {
             Some(number) => {
-                // One digit stands before the point.
-                let behind = MAX_EXACT_DIGITS - 1;
-                let rounded = format!("{number:.behind$e}");
-                let plain = rounded.parse::<f64>().unwrap_or(number);
-                let is_short = (1e-5..1e15).contains(&plain.abs());
-                let shown = if is_short { plain.to_string() } else { rounded };
-                self.write_number(row, shown.as_bytes(), &self.style, out)
+                self.write_number(row, round_to_cell(number).as_bytes(), &self.style, out);
+                CellOutcome::Number
             }
             None => self.write_text(row, value, &self.style, out),
         }
     }
 
     /// Writes a number if spreadsheets can count the date or time, and text otherwise.
-    fn write_datetime(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> bool {
+    fn write_datetime(&self, row: &str, value: &[u8], out: &mut Vec<u8>) -> CellOutcome {
         let Some((moment, serial)) =
             CellDateTime::parse(value).and_then(|moment| Some((moment, moment.spreadsheet_serial()?)))
         else {
             return self.write_text(row, value, &self.style, out);
         };
         let style = match self.style.as_str() {
-            "" if moment.micros.is_some() => DATETIME_STYLE,
-            "" => DATE_STYLE,
+            "" if moment.micros.is_some() => StyleTable::DATETIME,
+            "" => StyleTable::DATE,
             own => own,
         };
-        self.write_number(row, serial.to_string().as_bytes(), style, out)
+        self.write_number(row, serial.to_string().as_bytes(), style, out);
+        CellOutcome::DateTime(serial)
     }
 
-    fn write_text(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> bool {
+    fn write_text(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) -> CellOutcome {
+        if value.len() > MAX_CELL_CHARS {
+            let text = String::from_utf8_lossy(value);
+            if text.encode_utf16().count() > MAX_CELL_CHARS {
+                if !self.cut_texts {
+                    return CellOutcome::TooLong;
+                }
+                let kept = format!("{}…", cut_chars(&text, MAX_CELL_CHARS - 1));
+                self.write_short_text(row, kept.as_bytes(), style, out);
+                return CellOutcome::CutText;
+            }
+        }
+        self.write_short_text(row, value, style, out);
+        CellOutcome::Other
+    }
+
+    fn write_short_text(&self, row: &str, value: &[u8], style: &str, out: &mut Vec<u8>) {
         self.open_cell(row, style, out);
         let blank = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
         let spaces: &[u8] = if blank(value.first()) || blank(value.last()) { b" xml:space=\"preserve\"" } else { b"" };
@@ -137,8 +213,18 @@ impl SheetColumn {
         out.push(b'>');
         escape_xml(value, out);
         out.extend_from_slice(b"</t></is></c>");
-        value.len() <= MAX_CELL_CHARS || String::from_utf8_lossy(value).encode_utf16().count() <= MAX_CELL_CHARS
     }
+}
+
+/// Rounds a number to the digits that a cell holds.
+fn round_to_cell(number: f64) -> String {
+    // One digit stands before the point.
+    let behind = MAX_EXACT_DIGITS - 1;
+    let rounded = format!("{number:.behind$e}");
+    // Zero has no sign.
+    let plain = rounded.parse::<f64>().unwrap_or(number) + 0.0;
+    let is_short = plain == 0.0 || (1e-5..1e15).contains(&plain.abs());
+    if is_short { plain.to_string() } else { rounded }
 }
 
 /// Returns `A` to `Z`, then `AA` and so on.
@@ -160,52 +246,10 @@ fn significant_digits(value: &[u8]) -> usize {
     value[first..=last].iter().filter(|byte| byte.is_ascii_digit()).count()
 }
 
-/// The first bytes of sequences that need an escape in XML or in spreadsheets.
-const XML_SPECIAL_BYTES: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut control = 0;
-    while control < 0x20 {
-        special[control] = !matches!(control as u8, b'\t' | b'\n');
-        control += 1;
-    }
-    special[b'&' as usize] = true;
-    special[b'<' as usize] = true;
-    special[b'>' as usize] = true;
-    special[b'_' as usize] = true;
-    special[0xef] = true;
-    special
-};
-
-/// Escapes text for XML. XML has no control characters, so spreadsheets write them as `_x0001_`.
-pub fn escape_xml(value: &[u8], out: &mut Vec<u8>) {
-    let mut plain = 0;
-    for (at, byte) in value.iter().enumerate().filter(|(_, byte)| XML_SPECIAL_BYTES[usize::from(**byte)]) {
-        let rest = &value[at..];
-        let (written, taken): (std::borrow::Cow<'_, [u8]>, _) = match byte {
-            b'&' => (b"&amp;"[..].into(), 1),
-            b'<' => (b"&lt;"[..].into(), 1),
-            b'>' => (b"&gt;"[..].into(), 1),
-            b'_' if is_escape_sequence(rest) => (b"_x005F_"[..].into(), 1),
-            0xef if rest.starts_with(b"\xef\xbf\xbe") || rest.starts_with(b"\xef\xbf\xbf") => {
-                ("\u{fffd}".as_bytes().into(), 3)
-            }
-            b'_' | 0xef => continue,
-            control => (format!("_x{control:04X}_").into_bytes().into(), 1),
-        };
-        out.extend_from_slice(&value[plain..at]);
-        out.extend_from_slice(&written);
-        plain = at + taken;
-    }
-    out.extend_from_slice(&value[plain..]);
-}
-
-/// Whether the text begins like `_x0041_`, which spreadsheets would read as `A`.
-fn is_escape_sequence(text: &[u8]) -> bool {
-    text.len() >= 7 && text[1] == b'x' && text[6] == b'_' && text[2..6].iter().all(u8::is_ascii_hexdigit)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -215,30 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn xml_escapes_round_trip() {
-        for (text, expected) in [
-            ("a < b & c > \"d\"", "a &lt; b &amp; c &gt; \"d\""),
-            ("\u{1}x\r\n\t", "_x0001_x_x000D_\n\t"),
-            ("_x0041_ a_b _x12_", "_x005F_x0041_ a_b _x12_"),
-            ("\u{ffff}é\u{feff}\u{fffd}", "\u{fffd}é\u{feff}\u{fffd}"),
-        ] {
-            let mut out = Vec::new();
-            escape_xml(text.as_bytes(), &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
-
-    #[test]
     fn long_fractions_are_rounded_and_long_ids_stay_text() {
         let cell = |format: Option<&str>, value: &str| {
-            let shape = ColumnDisplay { title: "a".into(), format: format.map(CellFormat::new) };
+            let shape =
+                ColumnDisplay { title: "a".into(), format: format.map(CellFormat::new), ..ColumnDisplay::default() };
             let mut out = Vec::new();
-            assert!(SheetColumn::from_displays(&[shape])[0].write_cell(
-                "1",
-                CellType::Number,
-                value.as_bytes(),
-                &mut out
-            ));
+            let mut columns = SheetColumn::from_displays(&[shape], false, &mut StyleTable::new());
+            let outcome = columns[0].write_cell("1", CellType::Number, value.as_bytes(), &mut out);
+            assert_ne!(outcome, CellOutcome::TooLong);
             String::from_utf8(out).unwrap()
         };
         for (format, value, expected) in [
@@ -251,6 +279,28 @@ mod tests {
             (Some("0"), "9007199254740993", "<c r=\"A1\" s=\"4\"><v>9.00719925474099e15</v></c>"),
         ] {
             assert_eq!(cell(format, value), expected, "{value}");
+        }
+    }
+
+    proptest! {
+        /// A number is the same when it is read again, to the digits that a cell holds. A long whole number is a text.
+        #[test]
+        fn numbers_survive_the_workbook(whole in any::<u64>(), shift in 0_u32..64, fraction in "[0-9]{0,20}") {
+            let whole = whole >> shift;
+            let point = if fraction.is_empty() { "" } else { "." };
+            let text = format!("-{whole}{point}{fraction}");
+            let mut out = Vec::new();
+            let mut columns = SheetColumn::from_displays(&[ColumnDisplay::default()], false, &mut StyleTable::new());
+            let outcome = columns[0].write_cell("1", CellType::Number, text.as_bytes(), &mut out);
+            let cell = String::from_utf8(out).unwrap();
+            if outcome == CellOutcome::Number {
+                let held = cell.split("<v>").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
+                let (held, exact) = (held.parse::<f64>().unwrap(), text.parse::<f64>().unwrap());
+                let most = if significant_digits(text.as_bytes()) > MAX_EXACT_DIGITS { 5.1e-15 * exact.abs() } else { 0.0 };
+                prop_assert!((held - exact).abs() <= most, "{text}: {cell}");
+            } else {
+                prop_assert!(fraction.is_empty() && cell.contains(&format!("<t>{text}</t>")), "{text}: {cell}");
+            }
         }
     }
 

@@ -6,8 +6,10 @@ use std::io::Write;
 use super::ColumnDisplay;
 use super::byte_pipe::BytePipe;
 use super::compression::{ZipStream, entry_options, new_zip_stream, write_error};
-use super::format::CellFormat;
-use super::sheet::{FIRST_FORMAT_STYLE, MAX_CELL_CHARS, SheetColumn, escape_xml};
+use super::sheet::{CellOutcome, MAX_CELL_CHARS, SheetColumn};
+use super::sheet_names::{SheetNames, cut_chars};
+use super::styles::StyleTable;
+use super::xml_text::escape_xml;
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_target_db::CellType;
@@ -18,6 +20,10 @@ const MAX_SHEET_ROWS: u64 = 1_048_576;
 const MAX_SHEET_BYTES: u64 = 4_000_000_000;
 /// Bytes that are collected before compression.
 const SHEET_BUFFER_SIZE: usize = 64 << 10;
+/// The most characters of a title in an error.
+const MAX_SHOWN_CHARS: usize = 60;
+/// What stands before the totals, if the first column has none.
+const TOTAL_LABEL: &str = "Total";
 
 const XML_DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n";
 const SPREADSHEET_NAMESPACE: &str = "http://schemas.openxmlformats.org/spreadsheetml/2006/main";
@@ -25,12 +31,33 @@ const OFFICE_NAMESPACE: &str = "http://schemas.openxmlformats.org/officeDocument
 const PACKAGE_NAMESPACE: &str = "http://schemas.openxmlformats.org/package/2006";
 const SPREADSHEET_CONTENT_TYPE: &str = "application/vnd.openxmlformats-officedocument.spreadsheetml";
 
-/// Writes a workbook.
+/// How a sheet looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SheetLayout {
+    /// The name of the sheet, as far as spreadsheets allow; `None` for `Sheet1` and so on.
+    pub name: Option<String>,
+    /// Whether the header stays in view.
+    pub frozen_header: bool,
+    /// Whether the header has filters.
+    pub autofilter: bool,
+    /// Whether texts that no cell can hold are cut, instead of refused.
+    pub cut_texts: bool,
+}
+
+/// Writes a workbook: one table after the other, each on as many sheets as it needs.
 pub struct XlsxWriter {
     archive: ZipStream,
+    styles: StyleTable,
+    names: SheetNames,
+    /// The hidden names that mark filters, as XML.
+    filters: String,
+    layout: SheetLayout,
     titles: Vec<String>,
     columns: Vec<SheetColumn>,
-    sheets: usize,
+    /// The sheets of the current table.
+    table_sheets: usize,
+    /// The rows of the current table.
+    table_rows: u64,
     /// The number of the current row. `number` holds it as text.
     row: u64,
     number: String,
@@ -39,30 +66,40 @@ pub struct XlsxWriter {
     /// Bytes of the current sheet that have been compressed.
     packed: u64,
     max_rows: u64,
+    /// The rows of a sheet that the table may fill; one less if totals follow.
+    max_table_rows: u64,
+    cut_cells: u64,
     error: Option<Error>,
 }
 
 impl XlsxWriter {
-    /// Starts a workbook with one sheet.
+    /// Starts a workbook.
     ///
     /// # Errors
-    /// `report_cell_too_large` if a title is too long.
-    pub fn new(pipe: BytePipe, shapes: &[ColumnDisplay]) -> Result<Self> {
-        Self::with_max_rows(pipe, shapes, MAX_SHEET_ROWS)
+    /// `report_failed` if the output exceeds a limit of the format.
+    pub fn new(pipe: BytePipe) -> Result<Self> {
+        Self::with_max_rows(pipe, MAX_SHEET_ROWS)
     }
 
-    fn with_max_rows(pipe: BytePipe, shapes: &[ColumnDisplay], rows: u64) -> Result<Self> {
+    fn with_max_rows(pipe: BytePipe, rows: u64) -> Result<Self> {
         let mut book = Self {
             archive: new_zip_stream(pipe),
-            titles: shapes.iter().map(|shape| shape.title.clone()).collect(),
-            columns: SheetColumn::from_displays(shapes),
-            sheets: 0,
+            styles: StyleTable::new(),
+            names: SheetNames::default(),
+            filters: String::new(),
+            layout: SheetLayout::default(),
+            titles: Vec::new(),
+            columns: Vec::new(),
+            table_sheets: 0,
+            table_rows: 0,
             row: 0,
             number: String::new(),
             column: 0,
             buffer: Vec::with_capacity(2 * SHEET_BUFFER_SIZE),
             packed: 0,
             max_rows: rows,
+            max_table_rows: rows,
+            cut_cells: 0,
             error: None,
         };
         // Many programs recognize an XLSX file by its first entries.
@@ -70,9 +107,23 @@ impl XlsxWriter {
             "<Relationship Id=\"rId1\" Type=\"{OFFICE_NAMESPACE}/officeDocument\" Target=\"xl/workbook.xml\"/>"
         );
         book.write_part("_rels/.rels", &relations_xml(&target))?;
-        book.write_part("xl/styles.xml", &styles_xml(shapes.iter().filter_map(|shape| shape.format.as_ref())))?;
-        book.open_sheet()?;
         Ok(book)
+    }
+
+    /// Starts a table on a new sheet. It ends the table before.
+    ///
+    /// # Errors
+    /// `report_cell_too_large` if a title is too long.
+    pub fn start_table(&mut self, layout: SheetLayout, shapes: &[ColumnDisplay]) -> Result<()> {
+        if self.table_sheets > 0 {
+            self.end_table()?;
+        }
+        self.titles = shapes.iter().map(|shape| shape.title.clone()).collect();
+        self.columns = SheetColumn::from_displays(shapes, layout.cut_texts, &mut self.styles);
+        self.layout = layout;
+        (self.table_sheets, self.table_rows) = (0, 0);
+        self.max_table_rows = self.max_rows - u64::from(self.has_totals());
+        self.open_sheet()
     }
 
     /// Writes the next cell of the row. The first cell starts the row.
@@ -82,11 +133,15 @@ impl XlsxWriter {
         {
             self.error.get_or_insert(error);
         }
-        let column = &self.columns[self.column];
-        if let Some((sort, value)) = cell
-            && !column.write_cell(&self.number, sort, value, &mut self.buffer)
-        {
-            self.error.get_or_insert_with(|| cell_too_large(&self.titles[self.column]));
+        if let Some((sort, value)) = cell {
+            match self.columns[self.column].write_cell(&self.number, sort, value, &mut self.buffer) {
+                CellOutcome::TooLong => {
+                    let (row, title) = (self.table_rows, &self.titles[self.column]);
+                    self.error.get_or_insert_with(|| cell_too_large(&format!("row {row} of the column `{title}`")));
+                }
+                CellOutcome::CutText => self.cut_cells += 1,
+                CellOutcome::Number | CellOutcome::DateTime(_) | CellOutcome::Other => {}
+            }
         }
         self.column += 1;
     }
@@ -107,13 +162,23 @@ impl XlsxWriter {
         }
     }
 
+    /// How many texts have been cut.
+    pub fn cut_cells(&self) -> u64 {
+        self.cut_cells
+    }
+
     fn begin_row(&mut self) -> Result<()> {
-        if self.row == self.max_rows || self.packed >= MAX_SHEET_BYTES {
-            self.close_sheet()?;
+        if self.row >= self.max_table_rows || self.packed >= MAX_SHEET_BYTES {
+            self.close_sheet(self.row)?;
             self.open_sheet()?;
         }
+        self.table_rows += 1;
         self.start_row();
         Ok(())
+    }
+
+    fn has_totals(&self) -> bool {
+        self.columns.iter().any(|column| column.total().is_some())
     }
 
     /// Completes the workbook.
@@ -121,19 +186,30 @@ impl XlsxWriter {
     /// # Errors
     /// `report_failed` if the output exceeds a limit of the format.
     pub fn finish(mut self) -> Result<()> {
-        self.close_sheet()?;
-        let numbers = 1..=self.sheets;
-        let sheet = |at| format!("<sheet name=\"Sheet{at}\" sheetId=\"{at}\" r:id=\"rId{at}\"/>");
-        let sheets: String = numbers.clone().map(sheet).collect();
+        if self.table_sheets > 0 {
+            self.end_table()?;
+        }
+        let styles = self.styles.to_xml();
+        self.write_part("xl/styles.xml", &styles)?;
+        let numbers = 1..=self.names.as_slice().len();
+        let sheet = |(at, name): (usize, &String)| {
+            let name = attribute_text(name);
+            format!("<sheet name=\"{name}\" sheetId=\"{at}\" r:id=\"rId{at}\"/>")
+        };
+        let sheets: String = numbers.clone().zip(self.names.as_slice()).map(sheet).collect();
+        let filters = match self.filters.as_str() {
+            "" => String::new(),
+            filters => format!("<definedNames>{filters}</definedNames>"),
+        };
         let book = format!(
-            "{XML_DECLARATION}<workbook xmlns=\"{SPREADSHEET_NAMESPACE}\" xmlns:r=\"{OFFICE_NAMESPACE}\"><sheets>{sheets}</sheets></workbook>"
+            "{XML_DECLARATION}<workbook xmlns=\"{SPREADSHEET_NAMESPACE}\" xmlns:r=\"{OFFICE_NAMESPACE}\"><sheets>{sheets}</sheets>{filters}</workbook>"
         );
         let relation = |at: usize, kind: &str, target: &str| {
             format!("<Relationship Id=\"rId{at}\" Type=\"{OFFICE_NAMESPACE}/{kind}\" Target=\"{target}\"/>")
         };
         let mut targets: String =
             numbers.clone().map(|at| relation(at, "worksheet", &format!("worksheets/sheet{at}.xml"))).collect();
-        targets.push_str(&relation(self.sheets + 1, "styles", "styles.xml"));
+        targets.push_str(&relation(self.names.as_slice().len() + 1, "styles", "styles.xml"));
         let part = |name: &str, kind: &str| {
             format!("<Override PartName=\"/xl/{name}.xml\" ContentType=\"{SPREADSHEET_CONTENT_TYPE}.{kind}+xml\"/>")
         };
@@ -158,12 +234,19 @@ impl XlsxWriter {
     }
 
     fn open_sheet(&mut self) -> Result<()> {
-        self.sheets += 1;
+        self.table_sheets += 1;
         (self.row, self.packed) = (0, 0);
-        self.archive
-            .start_file(format!("xl/worksheets/sheet{}.xml", self.sheets), entry_options())
-            .map_err(write_error)?;
-        let selected = if self.sheets == 1 { " tabSelected=\"1\"" } else { "" };
+        let number = self.names.as_slice().len() + 1;
+        match &self.layout.name {
+            Some(name) => self.names.add(name),
+            None => self.names.add(&format!("Sheet{number}")),
+        };
+        self.archive.start_file(format!("xl/worksheets/sheet{number}.xml"), entry_options()).map_err(write_error)?;
+        let selected = if number == 1 { " tabSelected=\"1\"" } else { "" };
+        let pane = match self.layout.frozen_header {
+            true => "<pane ySplit=\"1\" topLeftCell=\"A2\" activePane=\"bottomLeft\" state=\"frozen\"/>",
+            false => "",
+        };
         let width = |(at, column): (usize, &SheetColumn)| {
             let (at, width) = (at + 1, column.char_width());
             format!("<col min=\"{at}\" max=\"{at}\" width=\"{width}\" customWidth=\"1\"/>")
@@ -171,14 +254,16 @@ impl XlsxWriter {
         let widths: String = self.columns.iter().enumerate().map(width).collect();
         let head = format!(
             "{XML_DECLARATION}<worksheet xmlns=\"{SPREADSHEET_NAMESPACE}\"><sheetViews><sheetView{selected} workbookViewId=\"0\">\
-             <pane ySplit=\"1\" topLeftCell=\"A2\" activePane=\"bottomLeft\" state=\"frozen\"/></sheetView></sheetViews>\
-             <cols>{widths}</cols><sheetData>"
+             {pane}</sheetView></sheetViews><cols>{widths}</cols><sheetData>"
         );
         self.buffer.extend_from_slice(head.as_bytes());
         self.start_row();
         for (column, title) in self.columns.iter().zip(&self.titles) {
             if !column.write_title(title, &mut self.buffer) {
-                return Err(cell_too_large(title));
+                return Err(cell_too_large(&format!(
+                    "the title of the column `{}`",
+                    cut_chars(title, MAX_SHOWN_CHARS)
+                )));
             }
         }
         self.buffer.extend_from_slice(b"</row>");
@@ -194,8 +279,40 @@ impl XlsxWriter {
         self.buffer.extend_from_slice(b"\">");
     }
 
-    fn close_sheet(&mut self) -> Result<()> {
-        self.buffer.extend_from_slice(b"</sheetData></worksheet>");
+    /// Writes the totals and closes the last sheet of the table.
+    fn end_table(&mut self) -> Result<()> {
+        let last = self.row;
+        if self.table_rows > 0 && self.has_totals() {
+            self.start_row();
+            // A formula sees one sheet.
+            let formula = self.table_sheets == 1;
+            for (at, column) in self.columns.iter().enumerate() {
+                match column.total() {
+                    Some(_) => column.write_total(&self.number, last, formula, &mut self.styles, &mut self.buffer),
+                    None if at == 0 => column.write_label(&self.number, TOTAL_LABEL, &mut self.buffer),
+                    None => {}
+                }
+            }
+            self.buffer.extend_from_slice(b"</row>");
+        }
+        self.close_sheet(last)
+    }
+
+    /// Closes a sheet whose data ends with the row `last`.
+    fn close_sheet(&mut self, last: u64) -> Result<()> {
+        self.buffer.extend_from_slice(b"</sheetData>");
+        if let Some(column) = self.columns.last().filter(|_| self.layout.autofilter) {
+            let letters = column.letters();
+            self.buffer.extend_from_slice(format!("<autoFilter ref=\"A1:{letters}{last}\"/>").as_bytes());
+            let names = self.names.as_slice();
+            let (index, name) = (names.len() - 1, names.last().map_or("", String::as_str));
+            let name = attribute_text(&name.replace('\'', "''"));
+            self.filters.push_str(&format!(
+                "<definedName name=\"_xlnm._FilterDatabase\" localSheetId=\"{index}\" hidden=\"1\">\
+                 '{name}'!$A$1:${letters}${last}</definedName>"
+            ));
+        }
+        self.buffer.extend_from_slice(b"</worksheet>");
         self.flush_buffer()
     }
 
@@ -207,49 +324,28 @@ impl XlsxWriter {
     }
 }
 
-fn cell_too_large(title: &str) -> Error {
-    let message =
-        format!("a value of the column `{title}` has more than the {MAX_CELL_CHARS} characters that a cell can hold");
+fn cell_too_large(cell: &str) -> Error {
+    let message = format!("{cell} has more than the {MAX_CELL_CHARS} characters that a cell can hold");
     Error::new(codes::REPORT_CELL_TOO_LARGE, message)
+}
+
+/// Escapes the value of an attribute.
+fn attribute_text(text: &str) -> String {
+    let mut escaped = Vec::new();
+    escape_xml(text.as_bytes(), &mut escaped);
+    String::from_utf8_lossy(&escaped).replace('"', "&quot;")
 }
 
 fn relations_xml(targets: &str) -> String {
     format!("{XML_DECLARATION}<Relationships xmlns=\"{PACKAGE_NAMESPACE}/relationships\">{targets}</Relationships>")
 }
 
-/// Lists the styles: plain, bold for the header, dates, times, and one for each format.
-fn styles_xml<'a>(formats: impl Iterator<Item = &'a CellFormat>) -> String {
-    let codes: Vec<&str> =
-        ["yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"].into_iter().chain(formats.map(|format| format.code.as_str())).collect();
-    let (mut known, mut used) = (String::new(), String::new());
-    for (id, code) in (164..).zip(&codes) {
-        let mut escaped = Vec::new();
-        escape_xml(code.as_bytes(), &mut escaped);
-        let code = String::from_utf8_lossy(&escaped).replace('"', "&quot;");
-        known.push_str(&format!("<numFmt numFmtId=\"{id}\" formatCode=\"{code}\"/>"));
-        used.push_str(&format!(
-            "<xf numFmtId=\"{id}\" fontId=\"0\" fillId=\"0\" borderId=\"0\" xfId=\"0\" applyNumberFormat=\"1\"/>"
-        ));
-    }
-    let (formats, all) = (codes.len(), codes.len() + FIRST_FORMAT_STYLE - 2);
-    let plain = "<xf numFmtId=\"0\" fontId=\"0\" fillId=\"0\" borderId=\"0\"";
-    format!(
-        "{XML_DECLARATION}<styleSheet xmlns=\"{SPREADSHEET_NAMESPACE}\"><numFmts count=\"{formats}\">{known}</numFmts>\
-         <fonts count=\"2\"><font><sz val=\"11\"/><name val=\"Calibri\"/></font>\
-         <font><b/><sz val=\"11\"/><name val=\"Calibri\"/></font></fonts>\
-         <fills count=\"2\"><fill><patternFill patternType=\"none\"/></fill><fill><patternFill patternType=\"gray125\"/></fill></fills>\
-         <borders count=\"1\"><border><left/><right/><top/><bottom/><diagonal/></border></borders>\
-         <cellStyleXfs count=\"1\">{plain}/></cellStyleXfs>\
-         <cellXfs count=\"{all}\">{plain} xfId=\"0\"/>\
-         <xf numFmtId=\"0\" fontId=\"1\" fillId=\"0\" borderId=\"0\" xfId=\"0\" applyFont=\"1\"/>{used}</cellXfs>\
-         <cellStyles count=\"1\"><cellStyle name=\"Normal\" xfId=\"0\" builtinId=\"0\"/></cellStyles></styleSheet>"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
 
+    use super::super::ColumnTotal;
+    use super::super::format::CellFormat;
     use super::*;
 
     fn part(bytes: &[u8], name: &str) -> String {
@@ -259,20 +355,35 @@ mod tests {
         text
     }
 
-    #[test]
-    fn full_sheet_continues_in_next_sheet() {
+    /// Writes tables of one column with these cells, and returns the file.
+    fn write_book(max_rows: u64, tables: &[(SheetLayout, ColumnDisplay, &[&str])]) -> (Vec<u8>, u64) {
         let (pipe, mut pieces) = BytePipe::new();
-        let shapes = [ColumnDisplay { title: "A & B".into(), format: None }];
-        let mut book = XlsxWriter::with_max_rows(pipe, &shapes, 3).unwrap();
-        for row in 0..5 {
-            book.write_cell(Some((CellType::Number, row.to_string().as_bytes())));
-            book.end_row().unwrap();
+        let mut book = XlsxWriter::with_max_rows(pipe, max_rows).unwrap();
+        for (layout, column, cells) in tables {
+            book.start_table(layout.clone(), std::slice::from_ref(column)).unwrap();
+            for cell in *cells {
+                let kind = if cell.parse::<f64>().is_ok() { CellType::Number } else { CellType::Text };
+                book.write_cell(Some((kind, cell.as_bytes())));
+                book.end_row().unwrap();
+            }
         }
+        let cut = book.cut_cells();
         book.finish().unwrap();
         let mut bytes = Vec::new();
         while let Ok(piece) = pieces.try_recv() {
             bytes.extend_from_slice(&piece);
         }
+        (bytes, cut)
+    }
+
+    fn column(title: &str) -> ColumnDisplay {
+        ColumnDisplay { title: title.to_owned(), ..ColumnDisplay::default() }
+    }
+
+    #[test]
+    fn full_sheet_continues_in_next_sheet() {
+        let cells = ["0", "1", "2", "3", "4"];
+        let (bytes, _) = write_book(3, &[(SheetLayout::default(), column("A & B"), &cells[..])]);
         let rows = |sheet| part(&bytes, &format!("xl/worksheets/sheet{sheet}.xml")).matches("<row ").count();
         assert_eq!([rows(1), rows(2), rows(3)], [3, 3, 2]);
         let last = part(&bytes, "xl/worksheets/sheet3.xml");
@@ -282,5 +393,61 @@ mod tests {
         );
         assert_eq!(part(&bytes, "xl/workbook.xml").matches("<sheet ").count(), 3);
         assert_eq!(part(&bytes, "[Content_Types].xml").matches("/xl/worksheets/").count(), 3);
+    }
+
+    #[test]
+    fn tables_have_sheets_totals_and_filters_of_their_own() {
+        let layout = |name: &str| SheetLayout {
+            name: Some(name.to_owned()),
+            frozen_header: true,
+            autofilter: true,
+            cut_texts: false,
+        };
+        let sum = ColumnDisplay {
+            format: Some(CellFormat::new("0.00")),
+            width: Some(40),
+            total: Some(ColumnTotal::Sum),
+            ..column("amount")
+        };
+        let tables =
+            [(layout("It's"), sum.clone(), &["0.1", "0.2", "x"][..]), (layout("it's"), sum, &["1", "2", "3", "4"][..])];
+        let (bytes, _) = write_book(5, &tables);
+        let first = part(&bytes, "xl/worksheets/sheet1.xml");
+        let total = "<row r=\"5\"><c r=\"A5\" s=\"5\"><f>SUBTOTAL(109,A2:A4)</f><v>0.3</v></c></row>";
+        for expected in [total, "width=\"40\"", "<autoFilter ref=\"A1:A4\"/></worksheet>", "state=\"frozen\""] {
+            assert!(first.contains(expected), "{expected} in {first}");
+        }
+        // The second table does not fit into one sheet with its totals.
+        let last = part(&bytes, "xl/worksheets/sheet3.xml");
+        assert!(last.contains("<c r=\"A3\" s=\"5\"><v>10</v></c></row></sheetData>"), "{last}");
+        let book = part(&bytes, "xl/workbook.xml");
+        for expected in ["name=\"It's\"", "name=\"it's (2)\"", "name=\"it's (3)\"", "'It''s'!$A$1:$A$4</definedName>"] {
+            assert!(book.contains(expected), "{expected} in {book}");
+        }
+        let styles = part(&bytes, "xl/styles.xml");
+        assert_eq!((styles.matches("formatCode=\"0.00\"").count(), styles.matches("<xf ").count()), (1, 7), "{styles}");
+    }
+
+    #[test]
+    fn long_texts_are_cut_or_refused_with_their_place() {
+        let long = "😀".repeat(MAX_CELL_CHARS);
+        let layout = SheetLayout { cut_texts: true, ..SheetLayout::default() };
+        let (bytes, cut) = write_book(5, &[(layout, column("a"), &["short", long.as_str()][..])]);
+        let sheet = part(&bytes, "xl/worksheets/sheet1.xml");
+        let kept = format!("<t>{}…</t>", "😀".repeat(MAX_CELL_CHARS / 2));
+        assert!(cut == 1 && sheet.contains(&kept));
+
+        let (pipe, _pieces) = BytePipe::new();
+        let mut book = XlsxWriter::new(pipe).unwrap();
+        book.start_table(SheetLayout::default(), &[column("a"), column("b")]).unwrap();
+        let mut written = Ok(());
+        for text in ["short", long.as_str()] {
+            book.write_cell(None);
+            book.write_cell(Some((CellType::Text, text.as_bytes())));
+            written = written.and(book.end_row());
+        }
+        let error = written.unwrap_err();
+        let message = "row 2 of the column `b` has more than the 32767 characters that a cell can hold";
+        assert_eq!((error.code(), error.message()), (codes::REPORT_CELL_TOO_LARGE, message));
     }
 }

@@ -7,7 +7,7 @@ use crate::codes;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, poll};
@@ -21,9 +21,12 @@ use tokio::time::sleep;
 use super::statement::run_until_stopped;
 use super::{PostgresDatabase, sqlstate};
 use crate::errors::panic_error;
-use crate::query::{CellType, QueryOptions, RowVisitor, SelectQuery, query_timeout_error, write_refused_error};
+use crate::query::{
+    CellType, QueryLimits, RowVisitor, SelectRequest, query_timeout_error, unused_identifier, write_refused_error,
+};
 use crate::statement::stopped_error;
 use afterload_core::error::{Error, Result, database_error_message};
+use afterload_core::identifier::quote_identifier;
 
 /// The approximate size of the rows that are processed together.
 const ROW_BUFFER_BYTES: usize = 128 << 10;
@@ -34,24 +37,24 @@ const SELECT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run<R: RowVisitor>(
     database: &PostgresDatabase,
-    select: &SelectQuery,
-    reading: QueryOptions,
+    requests: Vec<SelectRequest>,
+    limits: QueryLimits,
     receiver: R,
 ) -> Result<R> {
-    let (stop, timeout) = (reading.stop.clone(), reading.timeout);
+    let (stop, timeout) = (limits.stop.clone(), limits.timeout);
     let permit = tokio::select! {
         permit = Arc::clone(&database.reader_permits).acquire_owned() => permit,
         () = stop.cancelled() => return Err(stopped_error()),
     };
     let (begun, backend) = oneshot::channel();
-    let (own, select) = (database.clone(), select.clone());
+    let own = database.clone();
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
             .map_err(|error| Error::new(codes::CONNECTION_UNAVAILABLE, format!("nothing can wait for it: {error}")))?;
-        let reader = PgSelectReader { runtime, options: reading };
-        let read = reader.read_select(&own, &select, receiver, begun);
+        let reader = PgSelectReader { runtime, limits };
+        let read = reader.read_all(&own, &requests, receiver, begun);
         // This does not wait for a DNS lookup that still runs.
         reader.runtime.shutdown_background();
         read
@@ -99,7 +102,7 @@ impl From<Error> for PgReadError {
 /// Reads rows in a thread. The receiver may block, so it is called outside of the runtime.
 struct PgSelectReader {
     runtime: Runtime,
-    options: QueryOptions,
+    limits: QueryLimits,
 }
 
 impl PgSelectReader {
@@ -113,7 +116,7 @@ impl PgSelectReader {
     ) -> std::result::Result<T, PgReadError> {
         self.runtime.block_on(async {
             let ended = async {
-                self.options.stop.cancelled().await;
+                self.limits.stop.cancelled().await;
                 sleep(ending).await;
             };
             tokio::select! {
@@ -124,51 +127,57 @@ impl PgSelectReader {
         })
     }
 
-    fn read_select<R: RowVisitor>(
+    fn read_all<R: RowVisitor>(
         &self,
         database: &PostgresDatabase,
-        select: &SelectQuery,
-        receiver: R,
+        requests: &[SelectRequest],
+        mut receiver: R,
         begun: oneshot::Sender<i32>,
     ) -> std::result::Result<R, PgReadError> {
+        let deadline = Instant::now() + self.limits.timeout;
         let mut connection = self.wait_or_stop(Duration::ZERO, database.connect_unpooled())?;
         let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
         if begun.send(self.wait_or_stop(Duration::ZERO, backend)?).is_err() {
             return Err(stopped_error().into());
         }
-        let receiver = self.copy_rows(&mut connection, select, receiver)?;
+        let begin = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        let mut transaction = self.wait_or_stop(SELECT_STOP_TIMEOUT, begin)?;
+        for request in requests {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.copy_rows(&mut transaction, request, left, &mut receiver)?;
+        }
+        drop(transaction);
         // All rows have arrived, so an error while closing does not matter.
         drop(self.wait_or_stop(SELECT_STOP_TIMEOUT, connection.close()));
         Ok(receiver)
     }
 
-    fn copy_rows<R: RowVisitor>(
+    fn copy_rows(
         &self,
         connection: &mut PgConnection,
-        select: &SelectQuery,
-        mut receiver: R,
-    ) -> std::result::Result<R, PgReadError> {
-        let begin = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        let mut transaction = self.wait_or_stop(SELECT_STOP_TIMEOUT, begin)?;
+        request: &SelectRequest,
+        timeout: Duration,
+        receiver: &mut impl RowVisitor,
+    ) -> std::result::Result<(), PgReadError> {
         let PreparedCopy { sql, columns, cell_types: sorts, expected_rows: expected } =
-            self.wait_or_stop(SELECT_STOP_TIMEOUT, prepare_copy(&mut transaction, select, &self.options))?;
+            self.wait_or_stop(SELECT_STOP_TIMEOUT, prepare_copy(connection, request, timeout))?;
         receiver.visit_columns(&columns, expected)?;
-        let mut rows = self.wait_or_stop(SELECT_STOP_TIMEOUT, transaction.copy_out_raw(&sql))?.fuse();
+        let mut rows = self.wait_or_stop(SELECT_STOP_TIMEOUT, connection.copy_out_raw(&sql))?.fuse();
         let (mut piece, mut scratch) = (Vec::with_capacity(ROW_BUFFER_BYTES), Vec::new());
         while self.wait_or_stop(SELECT_STOP_TIMEOUT, gather_rows(&mut rows, &mut piece))? {
             let mut start = 0;
             for end in memchr_iter(b'\n', &piece) {
-                visit_line(&piece[start..end], &sorts, &mut scratch, &mut receiver);
+                visit_line(&piece[start..end], &sorts, &mut scratch, receiver);
                 receiver.end_row()?;
                 start = end + 1;
             }
             piece.clear();
             // `wait_or_stop` returns ready rows even after a stop, so the loop checks the stop itself.
-            if self.options.stop.is_cancelled() {
+            if self.limits.stop.is_cancelled() {
                 return Err(stopped_error().into());
             }
         }
-        Ok(receiver)
+        Ok(())
     }
 }
 
@@ -182,17 +191,36 @@ struct PreparedCopy {
 
 async fn prepare_copy(
     connection: &mut PgConnection,
-    select: &SelectQuery,
-    reading: &QueryOptions,
+    request: &SelectRequest,
+    timeout: Duration,
 ) -> std::result::Result<PreparedCopy, PgReadError> {
-    connection.execute(AssertSqlSafe(session_settings(reading.timeout))).await?;
-    let bound = select.sql.bind_for_postgres(connection, &reading.values).await?;
+    connection.execute(AssertSqlSafe(session_settings(timeout))).await?;
+    let SelectRequest { select, values } = request;
+    let bound = select.sql.bind_for_postgres(connection, values).await?;
     let expected = estimate_rows(connection, bound.inlined_sql()).await?;
-    let columns = bound.columns.iter().map(|(name, _)| name.clone()).collect();
-    let sorts = bound.columns.iter().map(|(_, kind)| cell_type_from_pg(kind)).collect();
+    let columns: Vec<String> = bound.columns.iter().map(|(name, _)| name.clone()).collect();
+    let mut sorts: Vec<CellType> = bound.columns.iter().map(|(_, kind)| cell_type_from_pg(kind)).collect();
+    let sql = match select.group_column() {
+        None => bound.inlined_sql().to_owned(),
+        Some(column) => {
+            sorts.insert(0, CellType::Text);
+            grouped_sql(bound.inlined_sql(), column, &columns)
+        }
+    };
     // The closing bracket is on its own line, so a comment at the end of the SQL cannot hide it.
-    let sql = format!("COPY (\n{}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')", bound.inlined_sql());
+    let sql = format!("COPY (\n{sql}\n) TO STDOUT (FORMAT text, ENCODING 'UTF8')");
     Ok(PreparedCopy { sql, columns, cell_types: sorts, expected_rows: expected })
+}
+
+/// Sorts the rows by the text of a column, and otherwise as the query does. The number of the row is the last column, which
+/// nobody reads.
+fn grouped_sql(sql: &str, column: &str, columns: &[String]) -> String {
+    let (column, number) = (quote_identifier(column), unused_identifier(columns));
+    format!(
+        "SELECT numbered.{column}::text COLLATE \"C\", numbered.* \
+         FROM (SELECT selected.*, row_number() OVER () AS {number} FROM (\n{sql}\n) AS selected) AS numbered \
+         ORDER BY 1 NULLS FIRST, numbered.{number}"
+    )
 }
 
 /// Sets the timeout and all settings that affect how values are written.

@@ -29,7 +29,7 @@ use crate::bulk_update::{BoundUpdate, BulkUpdate, UpdatePlan};
 use crate::checkpoint::{self, CheckpointSql};
 use crate::config::{ConnectionConfig, ConnectionOptions};
 use crate::errors::{invalid_url_error, panic_error, unavailable_error};
-use crate::query::{QueryOptions, RowVisitor, SelectQuery};
+use crate::query::{QueryLimits, RowVisitor, SelectRequest};
 use crate::read_only::Refusal;
 use crate::row_source::RowSource;
 use crate::statement::{Checkpoint, StatementResult, StatementRun, stopped_error};
@@ -160,8 +160,13 @@ impl TargetDatabase for SqliteDatabase {
         guard::find_refusal(self, sql).await
     }
 
-    async fn select_rows<R: RowVisitor>(&self, select: &SelectQuery, options: QueryOptions, visitor: R) -> Result<R> {
-        select::run(self, select, options, visitor).await
+    async fn select_rows<R: RowVisitor>(
+        &self,
+        requests: Vec<SelectRequest>,
+        limits: QueryLimits,
+        visitor: R,
+    ) -> Result<R> {
+        select::run(self, requests, limits, visitor).await
     }
 
     fn plan_bulk_update(&self, plan: &UpdatePlan<'_>) -> Result<BulkUpdate> {
