@@ -142,6 +142,9 @@ cargo build --locked --workspace --all-targets
 say "dependencies"
 finish_job "$prepared" "$tools_log" "$dependencies_log"
 cat "$dependencies_log"
+say "book"
+mdbook build --dest-dir "$CARGO_TARGET_DIR/book" >"$CARGO_TARGET_DIR/book.log" 2>&1 \
+    || { cat "$CARGO_TARGET_DIR/book.log" >&2; exit 1; }
 # The documentation is made for one crate after another, on one core. So the tests begin meanwhile.
 say "documentation and its tests, beside the others"
 docs_log="$CARGO_TARGET_DIR/docs.log"

@@ -408,7 +408,7 @@ fn output_is_colored_only_on_request_and_never_by_a_file() {
 }
 
 #[test]
-fn readme_shows_the_output_of_check() {
+fn readme_and_tutorial_show_the_output_of_check() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = std::fs::read_to_string("pipelines/contacts-import.yaml").expect("the file");
     let file = folder.path().join("contacts-import.yaml");
@@ -418,6 +418,8 @@ fn readme_shows_the_output_of_check() {
     run(&args, folder.path(), &kinds, &ValidationContext::default(), &Renderer::plain(), &mut out)
         .expect("memory takes everything");
     let text = String::from_utf8(out).expect("text").replace(&folder.path().display().to_string(), "pipelines");
-    let readme = std::fs::read_to_string("README.md").expect("the file");
-    assert!(readme.contains(&format!("$ afterload check\n{text}```\n")), "{text}");
+    for page in ["README.md", "docs/tutorial.md"] {
+        let page = std::fs::read_to_string(page).expect("the file");
+        assert!(page.contains(&format!("$ afterload check\n{text}```\n")), "{text}");
+    }
 }
