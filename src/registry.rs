@@ -16,7 +16,7 @@ use afterload_notify_fanout::{NotifyFanout, NotifyFanoutDeps};
 use afterload_pipeline::{StepCatalog, StepKind};
 use afterload_report_query::ReportQuery;
 use afterload_step_api::{RegisteredStep, Step, describe, register};
-use afterload_table_import::CsvImport;
+use afterload_table_import::{CsvImport, TableImport};
 use afterload_target_db::Connections;
 
 /// The services that step kinds may use.
@@ -84,6 +84,7 @@ pub fn step_kinds() -> StepRegistry {
         .with::<ReportQuery>(|services| services.connections.clone())
         .with::<SqlBatch>(|services| services.connections.clone())
         .with::<SqlExecute>(|services| services.connections.clone())
+        .with::<TableImport>(|services| services.connections.clone())
         .with::<WaitStep>(|_| ())
 }
 
@@ -226,7 +227,7 @@ mod tests {
         }
         let mut found = 0;
         check_fields(&afterload_pipeline::pipeline_schema(&step_kinds().catalog()), &mut found);
-        assert_eq!(found, 5);
+        assert_eq!(found, 9);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `csv.import` against real databases, each test on SQLite and on PostgreSQL.
 
 mod bench;
+mod packed_files;
 mod real_files;
 mod refusals;
 mod resume;

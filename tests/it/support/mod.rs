@@ -9,6 +9,7 @@ pub mod raw_http;
 mod sql;
 mod template;
 mod tools;
+pub mod workbook;
 
 use std::time::{Duration, Instant};
 

@@ -8,8 +8,11 @@ use std::sync::LazyLock;
 
 use afterload::registry::step_kinds;
 use afterload_pipeline::StepKind;
+use afterload_target_db::CellType;
 use regex::Regex;
 use serde_json::{Value, json};
+
+use crate::support::workbook::make_workbook;
 
 pub const BUCKET: &str = "uploads";
 /// The chunk size of kinds with chunks. It is small, so that there are several chunks. Nothing runs in parallel, so
@@ -24,6 +27,7 @@ fn params() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("file", "file", file("contacts.csv")),
         ("photo", "file", file("photo.jpg")),
+        ("workbook", "file", file("contacts.xlsx")),
         ("email", "email", json!("ada@example.com")),
         ("name", "string", json!("Ada")),
         // A loopback address needs no lookup.
@@ -95,16 +99,27 @@ pub fn tables() -> String {
 }
 
 /// The files of the bucket, with their media types.
-pub fn files() -> [(&'static str, &'static str, Vec<u8>); 2] {
-    let mut csv = String::from("E-mail,name,joined,country,amount\n");
+pub fn files() -> [(&'static str, &'static str, Vec<u8>); 3] {
+    let titles = ["E-mail", "name", "joined", "country", "amount"];
+    let (mut csv, mut rows) = (titles.join(",") + "\n", Vec::new());
     for row in 0..ROWS {
         let country = if row % 17 == 5 { "XX" } else { ["de", "FR", "it"][row % 3] };
-        writeln!(csv, "Person{row}@example.com,\"Person, {row}\",2024-01-{:02},{country},{row}.25", row % 28 + 1)
-            .expect("a string");
+        let (email, name) = (format!("Person{row}@example.com"), format!("Person, {row}"));
+        let (joined, amount) = (format!("2024-01-{:02}", row % 28 + 1), format!("{row}.25"));
+        writeln!(csv, "{email},\"{name}\",{joined},{country},{amount}").expect("a string");
+        rows.push(vec![
+            (CellType::Text, email),
+            (CellType::Text, name),
+            (CellType::Date, joined),
+            (CellType::Text, country.to_owned()),
+            (CellType::Number, amount),
+        ]);
     }
     let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/photo.jpg");
+    let workbook = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
     [
         ("contacts.csv", "text/csv", csv.into_bytes()),
+        ("contacts.xlsx", workbook, make_workbook(&titles, &rows)),
         ("photo.jpg", "image/jpeg", std::fs::read(photo).expect("the sample picture")),
     ]
 }

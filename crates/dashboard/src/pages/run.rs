@@ -101,7 +101,7 @@ fn render_run(dashboard: &Dashboard, viewer: &Viewer, run: RunView, notice: Opti
         chip: Chip::new(run.status),
         created: moment(&run.created_at),
         took: took(run.started_at.as_deref(), run.finished_at.as_deref(), now),
-        progress: (!run.is_final()).then(|| progress_text(&json!(run.progress))),
+        progress: (!run.is_final()).then(|| progress_text(&json!(run.progress), false)),
         error: run.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)),
         waiting_since: run.waiting_since.as_ref().map(moment),
         cancel_requested: run.cancel_requested_at.as_ref().filter(|_| !run.is_final()).map(moment),

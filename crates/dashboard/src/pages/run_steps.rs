@@ -69,14 +69,15 @@ pub(super) fn step_row(step: &StepView, now: UnixMillis) -> StepRow {
         took: took(step.started_at.as_deref(), step.finished_at.as_deref(), now),
         started: step.started_at.as_deref().map(|time| Moment::of_text(time, now)),
         waits,
-        progress: step.progress.as_ref().map(progress_text),
+        progress: step.progress.as_ref().map(|progress| progress_text(progress, step.finished_at.is_some())),
         error: step.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)),
         outputs: step.outputs.as_ref().map(named_values).unwrap_or_default(),
     }
 }
 
-/// Says how far a step is: `1,200 of 5,000 rows · 300 rows/s · 12 s left · 3 rejected`.
-pub(super) fn progress_text(progress: &Value) -> ProgressText {
+/// Describes how far a step is: `1,200 of 5,000 rows · 300 rows/s · 12 s left · 3 rejected`. One that has ended needs no bar
+/// and no time.
+pub(super) fn progress_text(progress: &Value, has_ended: bool) -> ProgressText {
     let number = |name: &str| progress[name].as_f64().map(|number| grouped(number as i64));
     let unit = progress["unit"].as_str().unwrap_or_default();
     let done = number("done").unwrap_or_else(|| "0".into());
@@ -85,7 +86,8 @@ pub(super) fn progress_text(progress: &Value) -> ProgressText {
         None => format!("{done} {unit}"),
     }];
     parts.extend(number("rate").map(|rate| format!("{rate} {unit}/s")));
-    let left = progress["eta_seconds"].as_i64().map(|seconds| duration(seconds.saturating_mul(1_000)));
+    let left = progress["eta_seconds"].as_i64().filter(|_| !has_ended);
+    let left = left.map(|seconds| duration(seconds.saturating_mul(1_000)));
     parts.extend(left.map(|left| format!("{left} left")));
     for (name, count) in progress["counts"].as_object().into_iter().flatten() {
         parts.extend(count.as_i64().map(|count| format!("{} {name}", grouped(count))));
@@ -93,7 +95,7 @@ pub(super) fn progress_text(progress: &Value) -> ProgressText {
     let message = progress["message"].as_str().map(|text| shorten_text(text, MAX_SHOWN_CHARS).into_owned());
     parts.extend(message);
     ProgressText {
-        percent: progress["percent"].as_f64().map(|percent| format!("{percent}")),
+        percent: progress["percent"].as_f64().filter(|_| !has_ended).map(|percent| format!("{percent}")),
         text: parts.join(" · ").trim().to_owned(),
     }
 }
@@ -124,15 +126,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_told_in_one_line() {
+    fn progress_is_shown_in_one_line() {
         let progress = json!({
             "done": 1200, "total": 5000, "unit": "rows", "percent": 24.0, "rate": 300.4, "eta_seconds": 12, "message": null,
             "counts": { "rejected": 3 },
         });
-        let told = progress_text(&progress);
-        assert_eq!(told.text, "1,200 of 5,000 rows · 300 rows/s · 12 s left · 3 rejected");
-        assert_eq!(told.percent.as_deref(), Some("24"));
-        assert_eq!(progress_text(&json!({})).text, "0");
+        let shown = progress_text(&progress, false);
+        assert_eq!(shown.text, "1,200 of 5,000 rows · 300 rows/s · 12 s left · 3 rejected");
+        assert_eq!(shown.percent.as_deref(), Some("24"));
+        let ended = progress_text(&progress, true);
+        assert_eq!((ended.text.as_str(), ended.percent), ("1,200 of 5,000 rows · 300 rows/s · 3 rejected", None));
+        assert_eq!(progress_text(&json!({}), false).text, "0");
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 use super::column_codec::{CodecContext, ColumnCodec};
 use super::columns::{BlankAction, ImportColumn, ImportColumnType, NumberSpec};
-use super::{CsvImport, HeaderSpec, KeyConflictAction, QuoteMode};
+use super::{CsvImport, HeaderSpec, KeyConflictAction, QuoteMode, SheetSpec};
 use crate::codes;
 use afterload_core::error::{Error, Result};
 use afterload_pipeline::Validator;
 use afterload_tabular::read::csv_parser::{CsvDialect, CsvLimits};
 use afterload_tabular::read::text_encoding::TextEncoding;
+use afterload_tabular::read::unpack::UnpackLimits;
 use afterload_target_db::{self as connections, DbColumnType};
 
 /// The largest field that may be set. Chunks of rows are much smaller than 4 GiB, so that 32 bits hold each offset.
 const MAX_FIELD_BYTES: u64 = 64 << 20;
+/// The most memory that may be set for the texts of a workbook.
+const MAX_SHARED_TEXT: u64 = 1 << 30;
 
 impl CsvImport {
     pub(super) fn check_options(&self, check: &mut Validator<'_>) {
@@ -76,6 +79,17 @@ impl CsvImport {
         }
         if !(1..=65_536).contains(&self.max_columns) {
             check.report_invalid(&["max_columns"], "`max_columns` must be from 1 to 65536", "16384 is the default");
+        }
+        if self.unpack.max_size.0 == 0 || self.unpack.max_ratio == 0 {
+            let message = "`unpack.max_size` and `unpack.max_ratio` must not be 0";
+            check.report_invalid(&["unpack"], message, "16gb and 200 are the defaults");
+        }
+        if self.unpack.max_shared_text.0 > MAX_SHARED_TEXT {
+            let message = "`unpack.max_shared_text` must be at most 1gb";
+            check.report_invalid(&["unpack", "max_shared_text"], message, "64mb is the default");
+        }
+        if self.sheet == Some(SheetSpec::Number(0)) {
+            check.report_invalid(&["sheet"], "`sheet` must be a name, or a number from 1", "");
         }
         if self.skip_footer > 1000 {
             check.report_invalid(&["skip_footer"], "`skip_footer` must be at most 1000", "");
@@ -172,6 +186,11 @@ impl CsvImport {
             lenient_quotes: self.quotes == QuoteMode::Lenient,
             ..CsvDialect::new(b',', self.quote_byte()?)
         })
+    }
+
+    /// The limits of archives.
+    pub(super) fn unpack_limits(&self) -> UnpackLimits {
+        UnpackLimits { bytes: self.unpack.max_size.0, ratio: self.unpack.max_ratio }
     }
 
     /// The limits of records.
@@ -300,6 +319,10 @@ mod tests {
             (json!({ "max_field_size": "1gb" }), "`max_field_size` must be"),
             (json!({ "max_columns": 0 }), "`max_columns` must be"),
             (json!({ "skip_footer": 1001 }), "`skip_footer` must be"),
+            (json!({ "sheet": "People" }), "`sheet` is for `table.import`"),
+            (json!({ "entry": "a.csv" }), "`entry` is for `table.import`"),
+            (json!({ "unpack": { "max_ratio": 0 } }), "must not be 0"),
+            (json!({ "unpack": { "max_shared_text": "2gb" } }), "`unpack.max_shared_text` must be"),
             (json!({ "columns": { "a": { "value": 1, "default": 2 } } }), "`value` is the same in every row"),
             (json!({ "columns": { "a": { "on_blank": "keep", "default": 2 } } }), "`on_blank: keep`"),
             (json!({ "columns": { "a": { "type": "integer", "true_values": ["x"] } } }), "are for booleans"),

@@ -1,21 +1,26 @@
 //! The blocking half of an import: reads bytes and sends checked chunks. It waits while the writer is busy.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::sync::mpsc as std_mpsc;
 
-use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use tokio::sync::mpsc;
 
 use super::chunk::{BoundColumn, ImportChunk};
 use super::csv_format::CsvFormat;
+use super::reader_input::{ByteChunk, FedBytes, ReaderInput};
+use super::record_parser::RecordParser;
 use super::rejects::{NOTE_CODES, RejectFormat};
 use crate::codes;
 use afterload_core::error::{Error, Result};
-use afterload_tabular::read::csv_parser::{CsvParser, CsvRecord};
+use afterload_tabular::read::csv_parser::CsvRecord;
+use afterload_tabular::read::unpack::{PackedCount, UnpackedReader, open_entry, unpack_error};
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
+use afterload_tabular::read::xlsx::{RowShape, Workbook};
 
-/// Bytes from the object store, or `None` at the end of the file.
-pub type ByteChunk = Result<Option<Vec<Bytes>>>;
+/// Unpacked bytes that are parsed at once.
+const UNPACK_BUFFER_SIZE: usize = 64 << 10;
 
 /// The settings and start position of the reader.
 pub struct ChunkReader {
@@ -36,13 +41,15 @@ pub struct ChunkReader {
     /// The decoder, ready for the first bytes.
     pub decode: Utf8Decoder,
     /// The parser, ready for the first decoded bytes.
-    pub parser: CsvParser,
+    pub parser: RecordParser,
     /// The offset and line at which the parser starts.
     pub from: (u64, u64),
-    /// Bytes of the file before the first byte that is fed.
+    /// Bytes of the file, or of the text in an archive, before the first byte that is read.
     pub read: u64,
     /// The size of the file in bytes.
     pub size: u64,
+    /// Whether positions in the text are none in the file, because it is an archive.
+    pub packed: bool,
 }
 
 /// The reason why the reader stops early.
@@ -81,12 +88,12 @@ impl ChunkReader {
     /// Reads until the end, an error, or a closed receiver. An error in the file is sent after the rows before it.
     pub fn run(
         mut self,
-        mut fed: mpsc::Receiver<ByteChunk>,
+        input: ReaderInput,
         chunks: &mpsc::Sender<Result<ImportChunk>>,
         spare: &std_mpsc::Receiver<ImportChunk>,
     ) {
         let current = ImportChunk::new(self.rules.len());
-        let (from, read) = (self.from, self.read);
+        let (from, read) = (self.from, if self.packed { 0 } else { self.read });
         let mut state = ReaderState {
             reader: &mut self,
             current,
@@ -98,7 +105,24 @@ impl ChunkReader {
             spare,
         };
         state.set_position(from.0, from.1, read);
-        let stop = state.read_all(&mut fed);
+        let stop = match input {
+            ReaderInput::Plain(mut fed) => state.read_all(&mut fed),
+            ReaderInput::Gzip(fed, limits) => {
+                let (count, size) = (PackedCount::default(), state.reader.size);
+                let packed = FedBytes::new(fed, count.clone(), size);
+                let unpacked = UnpackedReader::new(MultiGzDecoder::new(packed), limits, count.clone());
+                state.read_unpacked(unpacked, |_| count.get())
+            }
+            ReaderInput::ZipEntry(mut archive, index, limits) => {
+                let total = archive.by_index(index).map_or(0, |entry| entry.size());
+                let size = state.reader.size;
+                match open_entry(&mut archive, index, limits) {
+                    Ok(entry) => state.read_unpacked(entry, |unpacked| scale_position(unpacked, total, size)),
+                    Err(error) => StopReason::Error(error),
+                }
+            }
+            ReaderInput::Sheet(mut book, shape) => state.read_sheet(&mut book, shape),
+        };
         let sent = match stop {
             StopReason::Disconnected => Ok(()),
             StopReason::Done => state.send_chunk(true),
@@ -132,19 +156,82 @@ impl ReaderState<'_> {
         }
     }
 
+    /// Reads the text in an archive. It is unpacked from its start, and what earlier attempts have read is skipped.
+    /// `position` converts a number of unpacked bytes to one of the file.
+    fn read_unpacked<R: Read>(&mut self, mut unpacked: UnpackedReader<R>, position: impl Fn(u64) -> u64) -> StopReason {
+        let mut skip = self.reader.read;
+        let mut buffer = vec![0; UNPACK_BUFFER_SIZE];
+        loop {
+            let done = match unpacked.read(&mut buffer) {
+                // Skipping may take long, and nobody may wait for the rows any more.
+                _ if self.chunks.is_closed() => Err(StopReason::Disconnected),
+                Ok(0) => self.finish_text(),
+                Ok(count) => {
+                    let skipped = skip.min(count as u64);
+                    skip -= skipped;
+                    self.reader.read = position(unpacked.unpacked());
+                    self.read_bytes(&buffer[skipped as usize..count], false)
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+                Err(error) => Err(StopReason::Error(unpack_error(&error))),
+            };
+            if let Err(stop) = done {
+                return stop;
+            }
+        }
+    }
+
+    /// Reads the rows of a sheet behind those that earlier attempts have read.
+    fn read_sheet(&mut self, book: &mut Workbook, shape: RowShape) -> StopReason {
+        let (before, size, total) = (self.reader.from.0, self.reader.size, book.sheet_size);
+        let mut rows = match book.open_rows(shape) {
+            Ok(rows) => rows,
+            Err(error) => return StopReason::Error(error),
+        };
+        loop {
+            match rows.read_row(&mut self.record) {
+                Ok(true) if self.record.line <= before => {
+                    if self.chunks.is_closed() {
+                        return StopReason::Disconnected;
+                    }
+                }
+                Ok(true) => {
+                    self.reader.read = scale_position(rows.unpacked(), total, size);
+                    if let Err(stop) = self.add_record(self.record.line + 1) {
+                        return stop;
+                    }
+                }
+                Ok(false) => {
+                    self.count_blanks();
+                    return StopReason::Done;
+                }
+                Err(error) => return StopReason::Error(error),
+            }
+        }
+    }
+
     fn finish_input(&mut self) -> Result<(), StopReason> {
         let ChunkReader { read, size, .. } = *self.reader;
         if read < size {
             let message = format!("the source ended after {read} of {size} bytes");
             return Err(StopReason::Error(Error::new(codes::SOURCE_TRUNCATED, message)));
         }
+        self.finish_text()
+    }
+
+    fn finish_text(&mut self) -> Result<(), StopReason> {
         self.read_bytes(&[], true)?;
         while self.reader.parser.finish(&mut self.record) {
-            self.add_record()?;
+            self.add_parsed_record()?;
         }
+        self.count_blanks();
+        Err(StopReason::Done)
+    }
+
+    /// Counts the blank rows behind the last row.
+    fn count_blanks(&mut self) {
         let held = self.held.iter().map(|held| held.blank).sum::<u64>();
         self.current.blank += held + self.blank + self.reader.parser.take_blank_lines();
-        Err(StopReason::Done)
     }
 
     fn read_bytes(&mut self, bytes: &[u8], last: bool) -> Result<(), StopReason> {
@@ -152,7 +239,7 @@ impl ReaderState<'_> {
         let mut decode = std::mem::take(&mut self.reader.decode);
         let done = decode.decode_chunk(bytes, last, |mut piece| {
             while self.reader.parser.read_record(&mut piece, &mut self.record) {
-                self.add_record()?;
+                self.add_parsed_record()?;
             }
             Ok(())
         });
@@ -160,15 +247,22 @@ impl ReaderState<'_> {
         done
     }
 
-    /// Adds the record that was just read, or holds it back because it may belong to the footer.
-    fn add_record(&mut self) -> Result<(), StopReason> {
-        let ChunkReader { layout, parser, read, skip_footer, .. } = &mut *self.reader;
+    /// Adds the record that the parser has just read.
+    fn add_parsed_record(&mut self) -> Result<(), StopReason> {
+        let parser = &mut self.reader.parser;
         self.blank += parser.take_blank_lines();
+        let next_line = parser.current_line();
+        self.add_record(next_line)
+    }
+
+    /// Adds the record that was just read, or holds it back because it may belong to the footer.
+    fn add_record(&mut self, next_line: u64) -> Result<(), StopReason> {
+        let ChunkReader { layout, read, skip_footer, .. } = &mut *self.reader;
         if is_no_row(&self.record, layout) {
             self.blank += 1;
             return Ok(());
         }
-        let (next_line, read, blank) = (parser.current_line(), *read, std::mem::take(&mut self.blank));
+        let (read, blank) = (*read, std::mem::take(&mut self.blank));
         if *skip_footer == 0 {
             return self.add_row(next_line, read, blank);
         }
@@ -184,7 +278,7 @@ impl ReaderState<'_> {
 
     /// Adds `self.record` as a row.
     fn add_row(&mut self, next_line: u64, read: u64, blank: u64) -> Result<(), StopReason> {
-        let ChunkReader { layout, rules, format, row, max_rows, .. } = &mut *self.reader;
+        let ChunkReader { layout, rules, format, row, max_rows, packed, .. } = &mut *self.reader;
         // Only the next row shows that the file has more of them.
         if *row >= *max_rows {
             self.current.cut = true;
@@ -198,7 +292,7 @@ impl ReaderState<'_> {
         self.current.blank += blank;
         self.current.push_record(&self.record, *row, layout, rules, format);
         // UTF-8 offsets equal file offsets. For other encodings, the bytes fed so far are the best estimate.
-        let read = if layout.encoding.encoding.is_utf8() { self.record.end } else { read };
+        let read = if layout.encoding.encoding.is_utf8() && !*packed { self.record.end } else { read };
         self.set_position(self.record.end, next_line, read);
         if self.current.is_full(self.reader.chunk) {
             self.send_chunk(false)?;
@@ -220,6 +314,14 @@ impl ReaderState<'_> {
         self.current.clear();
         self.set_position(offset, line, read);
         Ok(())
+    }
+}
+
+/// The position in a file that is this far unpacked.
+fn scale_position(unpacked: u64, total: u64, size: u64) -> u64 {
+    match total {
+        0 => 0,
+        _ => (u128::from(unpacked.min(total)) * u128::from(size) / u128::from(total)) as u64,
     }
 }
 

@@ -6,7 +6,8 @@ pub(crate) use afterload_core::codes::{INTERNAL_ERROR, STEP_STOPPED};
 use afterload_core::error::ErrorCode;
 pub(crate) use afterload_pipeline::codes::WITH_INVALID;
 pub(crate) use afterload_tabular::codes::{
-    CSV_FIELD_TOO_LARGE, CSV_RECORD_TOO_LARGE, CSV_STRAY_QUOTE, CSV_TOO_MANY_COLUMNS, CSV_UNCLOSED_QUOTE,
+    ARCHIVE_TOO_LARGE, CELL_ERROR, CSV_FIELD_TOO_LARGE, CSV_RECORD_TOO_LARGE, CSV_STRAY_QUOTE, CSV_TOO_MANY_COLUMNS,
+    CSV_UNCLOSED_QUOTE, JSON_LINE_INVALID,
 };
 pub(crate) use afterload_target_db::codes::CHECKPOINT_INVALID;
 

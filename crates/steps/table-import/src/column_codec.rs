@@ -36,6 +36,8 @@ pub struct CodecContext<'a> {
     pub has_triggers: bool,
     /// Whether the database turns decimals into floating point numbers of 15 digits.
     pub rounds_decimals: bool,
+    /// Whether dates may stand in ISO 8601 beside the formats of their column.
+    pub iso_dates: bool,
 }
 
 /// The compiled rules of one column.
@@ -60,6 +62,8 @@ pub struct ColumnCodec {
     booleans: Option<BooleanWords>,
     formats: Vec<String>,
     dates: DateFormats,
+    /// The formats that are tried after those of the column.
+    iso_dates: Option<DateFormats>,
     /// Whether decimals of more than 15 digits would become another number.
     rounds_decimals: bool,
     min_length: usize,
@@ -110,6 +114,10 @@ impl ColumnCodec {
             return Err(("type", "a column of type `enum` needs `values`".into()));
         }
         let dates = compile_dates(kind, column)?;
+        let iso_dates = match context.iso_dates && !dates.is_iso() {
+            true => DateFormats::compile(&[], dates.zone(), None).ok(),
+            false => None,
+        };
         let bounds = ValueBounds::compile(kind, column, &dates, target.column_type)?;
         let numeric = matches!(kind, ImportColumnType::Integer | ImportColumnType::Decimal);
         let number = match column.number.as_ref().or(context.number.filter(|_| numeric)) {
@@ -145,6 +153,7 @@ impl ColumnCodec {
             booleans: BooleanWords::compile(column).map_err(|message| ("true_values", message))?,
             formats: column.formats.clone(),
             dates,
+            iso_dates,
             rounds_decimals: context.rounds_decimals && affine,
             min_length: column.min_length.unwrap_or(0),
             max_length: column.max_length.unwrap_or(usize::MAX).min(target.max_length.unwrap_or(usize::MAX)),

@@ -1,5 +1,7 @@
 //! The format of a file: encoding, delimiter, header, and the start of the data. It is detected from the first bytes.
 
+use std::sync::Arc;
+
 use super::columns::ImportColumn;
 use super::header_search::{HeadText, HeaderRecord, WantedHeaders, find_header};
 use super::rejects::REJECT_COLUMNS;
@@ -9,14 +11,48 @@ use afterload_core::error::{Error, Result};
 use afterload_tabular::read::csv_parser::{CsvDialect, CsvLimits};
 use afterload_tabular::read::detect::{self, CANDIDATE_DELIMITERS, DetectedEncoding};
 use afterload_tabular::read::header_name::{find_near_headers, normalize_header};
+use afterload_tabular::read::json_lines::JsonColumns;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
 
 /// How many bytes are read for the detection. The header must fit into them.
 pub const HEADER_SAMPLE_SIZE: usize = 256 << 10;
 
+/// The kind of a file.
+#[derive(Clone, Debug)]
+pub enum FileFormat {
+    /// CSV.
+    Csv,
+    /// JSON Lines with these columns.
+    JsonLines(Arc<JsonColumns>),
+    /// A sheet of a workbook. Its rows have the numbers of the sheet as lines and offsets.
+    Xlsx,
+}
+
+/// What is known of a file before its header.
+pub struct FormatStart {
+    /// The encoding and its byte order mark.
+    pub encoding: DetectedEncoding,
+    /// The delimiter and the quote.
+    pub dialect: CsvDialect,
+    /// How sure the detection of the delimiter is.
+    pub confidence: detect::Confidence,
+    /// The offset at which the data starts if there is no header.
+    pub offset: u64,
+    /// The line at which the data starts if there is no header.
+    pub line: u64,
+    /// Whether the sample is the entire file.
+    pub whole: bool,
+}
+
 /// The detected format of a file.
 #[derive(Clone, Debug)]
 pub struct CsvFormat {
+    /// The kind of the file.
+    pub format: FileFormat,
+    /// The name of the archive's format around the file.
+    pub archive: Option<&'static str>,
+    /// The name of the sheet.
+    pub sheet: Option<String>,
     /// The encoding and its byte order mark.
     pub encoding: DetectedEncoding,
     /// The delimiter and the quote.
@@ -65,7 +101,13 @@ impl CsvFormat {
     /// `csv_not_text`, `csv_empty`, a fault of the header, or an invalid setting.
     pub fn from_sample(sample: &[u8], whole: bool, spec: &CsvImport) -> Result<Self> {
         if let Some(what) = detect::detect_other_format(sample) {
-            return Err(Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV")));
+            let error = Error::new(codes::CSV_NOT_TEXT, format!("this is {what}, not a CSV"));
+            return Err(match what {
+                "an Excel workbook" | "a zip archive" | "JSON" if !spec.any_format => {
+                    error.with_hint("`uses: table.import` reads workbooks, zip archives and JSON Lines")
+                }
+                _ => error,
+            });
         }
         let encoding = detect::detect_encoding(sample, whole, spec.declared_encoding()?);
         let (text, base) = decode_sample(sample, whole, encoding);
@@ -92,6 +134,15 @@ impl CsvFormat {
             _ => detect::detect_delimiter(head.text, whole, dialect).1,
         };
         let dialect = CsvDialect { delimiter, ..dialect };
+        Self::assemble(found, FormatStart { encoding, dialect, confidence, offset: head.offset, line, whole }, spec)
+    }
+
+    /// Makes the format of a file from its header.
+    ///
+    /// # Errors
+    /// `csv_empty`, or a fault of the header.
+    pub fn assemble(found: Option<HeaderRecord>, start: FormatStart, spec: &CsvImport) -> Result<Self> {
+        let FormatStart { encoding, dialect, confidence, offset, line, whole } = start;
         let corrected = found.as_ref().is_some_and(|found| is_error_file(&found.names));
         let (header, place) = match (&spec.header, found) {
             (HeaderSpec::Names(header), _) if !corrected => (header.clone(), None),
@@ -113,12 +164,15 @@ impl CsvFormat {
         };
         let (header_line, offset, line) = match place {
             Some((header_line, offset, line)) => (Some(header_line), offset, line),
-            None => (None, head.offset, line),
+            None => (None, offset, line),
         };
         Ok(Self {
+            format: FileFormat::Csv,
+            archive: None,
+            sheet: None,
             encoding,
             dialect,
-            limits,
+            limits: spec.limits(),
             confidence,
             header,
             header_line,
@@ -184,9 +238,22 @@ impl CsvFormat {
             .with_details(serde_json::json!({ "near": near, "headers": self.header, "line": self.header_line }))
     }
 
+    /// Whether the file is an error file that people have corrected.
+    pub fn is_corrected(&self) -> bool {
+        self.data_fields.is_some()
+    }
+
     /// Converts the format for the outputs.
     pub fn to_detected(&self) -> DetectedFormat {
         DetectedFormat {
+            format: match &self.format {
+                FileFormat::Csv => "csv",
+                FileFormat::JsonLines(_) => "json_lines",
+                FileFormat::Xlsx => "xlsx",
+            }
+            .into(),
+            archive: self.archive.map(str::to_owned),
+            sheet: self.sheet.clone(),
             encoding: self.encoding.encoding.name(),
             delimiter: (self.dialect.delimiter as char).to_string(),
             confidence: match self.confidence.min(self.encoding.confidence) {
@@ -200,7 +267,7 @@ impl CsvFormat {
 }
 
 /// Whether the names are those of an error file.
-fn is_error_file(names: &[String]) -> bool {
+pub fn is_error_file(names: &[String]) -> bool {
     REJECT_COLUMNS.iter().all(|added| names.iter().any(|name| name == added))
 }
 

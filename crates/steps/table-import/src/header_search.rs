@@ -8,7 +8,7 @@ use afterload_tabular::read::header_name::normalize_header;
 use afterload_tabular::read::utf8_decoder::show_invalid_bytes;
 
 /// How many records are searched for the header.
-const MAX_HEADER_RECORDS: usize = 100;
+pub const MAX_HEADER_RECORDS: usize = 100;
 
 /// The text below skipped lines, from the beginning of a file.
 pub struct HeadText<'a> {
@@ -119,20 +119,30 @@ fn read_head(head: &HeadText<'_>, dialect: CsvDialect, wanted: &WantedHeaders, c
         if record.is_blank() {
             continue;
         }
+        let next_line = parser.current_line();
+        found.push(HeaderRecord { unfinished, ..HeaderRecord::new(&record, dialect.delimiter, next_line, wanted) });
+    }
+    found
+}
+
+/// Finds the header among the first rows of a sheet, as [`find_header`] does in a text.
+pub fn find_header_row(rows: &[CsvRecord], wanted: &WantedHeaders, deep: bool) -> Option<HeaderRecord> {
+    let filled = rows.iter().filter(|row| !row.is_blank()).take(MAX_HEADER_RECORDS);
+    let mut records = filled.map(|row| HeaderRecord::new(row, b',', row.line + 1, wanted));
+    let first = records.next()?;
+    if first.complete || first.matched > 0 || !deep {
+        return Some(first);
+    }
+    let found = records.find(|found| found.complete && found.matched > 1 && found.fault.is_none());
+    Some(found.unwrap_or(first))
+}
+
+impl HeaderRecord {
+    fn new(record: &CsvRecord, delimiter: u8, next_line: u64, wanted: &WantedHeaders) -> Self {
         let name = |field| show_invalid_bytes(field, false).trim().to_owned();
         let names = record.iter_fields().map(name).collect::<Vec<_>>();
         let (matched, complete) = wanted.match_names(&names);
-        found.push(HeaderRecord {
-            names,
-            delimiter: dialect.delimiter,
-            matched,
-            complete,
-            fault: record.fault,
-            unfinished,
-            line: record.line,
-            end: record.end,
-            next_line: parser.current_line(),
-        });
+        let CsvRecord { line, end, fault, .. } = *record;
+        Self { names, delimiter, matched, complete, fault, unfinished: false, line, end, next_line }
     }
-    found
 }

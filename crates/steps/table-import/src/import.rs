@@ -12,28 +12,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::chunk::{BoundColumn, ImportChunk};
 use super::chunk_commit::build_chunk_commit;
-use super::chunk_reader::{ByteChunk, ChunkReader};
+use super::chunk_reader::ChunkReader;
 use super::column_codec::{CodecContext, ColumnCodec};
 use super::columns::ImportColumn;
-use super::csv_format::{ColumnSource, CsvFormat, HEADER_SAMPLE_SIZE};
+use super::csv_format::{ColumnSource, CsvFormat, FileFormat};
 use super::cursor::ImportCursor;
+use super::file_input::{CsvSource, OpenedFile, TablePlace, open_file};
+use super::reader_input::{ByteChunk, ReaderInput};
+use super::record_parser::RecordParser;
 use super::rejects::{ErrorFile, FileStore, RejectFormat, cut_message, omitted_message};
 use super::{CsvImport, CsvImportOutputs, ImportMode, ImportSummary, KeyConflictAction};
 use afterload_core::dialect::Dialect;
 use afterload_core::error::{Error, Result};
 use afterload_step_api::{ProgressReporter, StepContext};
-use afterload_tabular::read::csv_parser::CsvParser;
 use afterload_tabular::read::utf8_decoder::Utf8Decoder;
+use afterload_tabular::read::xlsx::RowShape;
 use afterload_target_db::{self as connections, BulkLoader, ChunkCommit, Connection, Fence, LoadOutcome};
 
 /// Bytes per message to the reader. A socket delivers only a few tens of kilobytes at a time.
 const MIN_FEED_BYTES: usize = 256 << 10;
-
-/// A file that can be read from any offset.
-pub trait CsvSource: Send + Sync {
-    /// Opens a stream of the bytes from `from` on, and returns it with the total size.
-    fn open(&self, from: u64) -> impl Future<Output = Result<(u64, BoxStream<'static, Result<Bytes>>)>> + Send;
-}
 
 /// The parts of the step context that an import needs.
 #[derive(Clone)]
@@ -70,11 +67,18 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
 ) -> Result<CsvImportOutputs> {
     let durable = target.keeps_checkpoints() && !spec.dry_run;
     check_import_target(spec, target)?;
-    let (layout, size) = sniff_format(source, spec).await?;
+    let OpenedFile { layout, size, place } = open_file(source, spec).await?;
     let columns = spec.columns.iter().map(|(name, column)| (name.as_str(), column)).collect::<Vec<_>>();
     let sources = layout.map_columns(&columns)?;
     let table = target.describe_table(&spec.into.table).await?;
-    let rules = bind_columns(spec, &table, &sources, target.dialect())?;
+    let context = CodecContext {
+        number: spec.number.as_ref(),
+        has_triggers: table.has_triggers,
+        rounds_decimals: target.dialect() == Dialect::Sqlite,
+        // A sheet stores dates themselves, and an error file may stem from a sheet.
+        iso_dates: matches!(layout.format, FileFormat::Xlsx) || layout.is_corrected(),
+    };
+    let rules = bind_columns(spec, &table, &sources, context)?;
     let shapes = rules.iter().map(|ruled| (ruled.codec.name.clone(), ruled.codec.shape)).collect::<Vec<_>>();
     let conflict = conflict_rule(spec, &rules, &sources);
     let loader = prepare_loader(spec, target, &table, &shapes, conflict).await?;
@@ -85,7 +89,10 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
         dialect: layout.dialect,
         run: job.run.clone(),
         header: layout.header.clone(),
-        write_bom: layout.encoding.bom_len > 0 || !layout.encoding.encoding.is_utf8(),
+        // Who sends a workbook opens the error file in the same program, which needs the mark.
+        write_bom: layout.encoding.bom_len > 0
+            || !layout.encoding.encoding.is_utf8()
+            || matches!(layout.format, FileFormat::Xlsx),
         marked_bytes: !layout.encoding.encoding.is_utf8(),
     };
     let shared = in_one_transaction(spec) && !cursor.finished;
@@ -94,7 +101,10 @@ pub async fn run_import<S: CsvSource, H: FileStore>(
     importer.report_progress();
     importer.check_tolerance()?;
     if !importer.cursor.finished {
-        importer.import_rows(source, &layout, rules).await?;
+        let marks = layout.number_marks(spec, &sources);
+        let used = Some(layout.used_fields(&sources));
+        let shape = RowShape { width: layout.width, marks, used, limits: layout.limits };
+        importer.import_rows(source, place, &layout, rules, shape).await?;
         importer.end_shared().await?;
     }
     importer.finish(target, &layout).await
@@ -136,35 +146,12 @@ async fn prepare_loader(
     Ok(Some(if in_one_transaction(spec) { loader.in_one_transaction() } else { loader }))
 }
 
-/// Detects the format from the beginning of the file.
-async fn sniff_format<S: CsvSource>(source: &S, spec: &CsvImport) -> Result<(CsvFormat, u64)> {
-    let (size, mut stream) = source.open(0).await?;
-    let mut sample = Vec::new();
-    let mut whole = true;
-    while let Some(bytes) = stream.next().await {
-        sample.extend_from_slice(&bytes?);
-        if sample.len() > HEADER_SAMPLE_SIZE {
-            whole = false;
-            break;
-        }
-    }
-    if whole && (sample.len() as u64) < size {
-        return Err(Error::new(codes::SOURCE_TRUNCATED, format!("the source ended before its {size} bytes")));
-    }
-    Ok((CsvFormat::from_sample(&sample, whole, spec)?, size))
-}
-
 fn bind_columns(
     spec: &CsvImport,
     table: &connections::TableInfo,
     sources: &[ColumnSource],
-    dialect: Dialect,
+    context: CodecContext<'_>,
 ) -> Result<Vec<BoundColumn>> {
-    let context = CodecContext {
-        number: spec.number.as_ref(),
-        has_triggers: table.has_triggers,
-        rounds_decimals: dialect == Dialect::Sqlite,
-    };
     let compile = |((name, column), source): ((&String, &ImportColumn), &ColumnSource)| {
         let codec = ColumnCodec::new(column, table.find_column(name)?, context)
             .map_err(|(_, message)| Error::new(codes::WITH_INVALID, format!("column `{name}`: {message}")))?;
@@ -281,8 +268,10 @@ impl<H: FileStore> Importer<'_, H> {
     async fn import_rows<S: CsvSource>(
         &mut self,
         source: &S,
+        place: TablePlace,
         layout: &CsvFormat,
         rules: Vec<BoundColumn>,
+        shape: RowShape,
     ) -> Result<()> {
         let (decode, from) = Utf8Decoder::new(layout.encoding, self.cursor.offset);
         let reader = ChunkReader {
@@ -294,18 +283,28 @@ impl<H: FileStore> Importer<'_, H> {
             skip_footer: self.spec.skip_footer as usize,
             row: self.cursor.rows,
             decode,
-            parser: CsvParser::new(layout.dialect, self.cursor.offset, self.cursor.line).with_limits(layout.limits),
+            parser: RecordParser::new(layout, shape.marks.clone(), self.cursor.offset, self.cursor.line),
             from: (self.cursor.offset, self.cursor.line),
             read: from,
             size: self.size,
+            packed: !matches!(place, TablePlace::Plain),
         };
-        let (_, mut stream) = source.open(from).await?;
+        let mut stream = match place {
+            TablePlace::Plain => Some(source.open(from).await?.1),
+            TablePlace::Gzip => Some(source.open(0).await?.1),
+            TablePlace::ZipEntry(..) | TablePlace::Sheet(_) => None,
+        };
         let (feed, fed) = mpsc::channel::<ByteChunk>(4);
+        let input = reader_input(self.spec, place, fed, shape);
         let (sender, mut chunks) = mpsc::channel(1);
         let (give_back, spare) = std_mpsc::channel();
         // The thread ends when either channel closes.
-        let reading = tokio::task::spawn_blocking(move || reader.run(fed, &sender, &spare));
-        let feeding = pump_bytes(&mut stream, &feed);
+        let reading = tokio::task::spawn_blocking(move || reader.run(input, &sender, &spare));
+        let feeding = async {
+            if let Some(stream) = &mut stream {
+                pump_bytes(stream, &feed).await;
+            }
+        };
         let writing = async {
             loop {
                 let chunk = tokio::select! {
@@ -426,6 +425,17 @@ impl<H: FileStore> Importer<'_, H> {
             self.file.write_line(&self.format.note_line(rows, line, codes::CSV_ROWS_CUT, &message)).await?;
         }
         Ok(())
+    }
+}
+
+/// What the reader reads. `fed` receives the bytes of the file.
+fn reader_input(spec: &CsvImport, place: TablePlace, fed: mpsc::Receiver<ByteChunk>, shape: RowShape) -> ReaderInput {
+    let limits = spec.unpack_limits();
+    match place {
+        TablePlace::Plain => ReaderInput::Plain(fed),
+        TablePlace::Gzip => ReaderInput::Gzip(fed, limits),
+        TablePlace::ZipEntry(archive, index) => ReaderInput::ZipEntry(archive, index, limits),
+        TablePlace::Sheet(book) => ReaderInput::Sheet(book, shape),
     }
 }
 

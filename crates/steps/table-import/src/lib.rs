@@ -1,7 +1,7 @@
-//! `csv.import`: imports the rows of a CSV file into a table, and writes rejected rows to an error file.
+//! `table.import` and `csv.import`: import the rows of a file into a table, and write rejected rows to an error file.
 //!
 //! ```text
-//! store -> decode -> parse -> check -> one transaction per chunk: cursor, rows, rejects -> error file
+//! store -> unpack -> decode -> parse -> check -> one transaction per chunk: cursor, rows, rejects -> error file
 //! ```
 //! An attempt continues after the last committed chunk. A fence in the target database stops older attempts.
 
@@ -14,9 +14,15 @@ mod column_codec;
 mod columns;
 mod csv_format;
 mod cursor;
+mod file_input;
 mod header_search;
 mod import;
+mod reader_input;
+mod record_parser;
 mod rejects;
+mod table_format;
+mod table_import;
+mod unpack_options;
 
 use std::collections::BTreeMap;
 
@@ -27,8 +33,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use columns::{BlankAction, ImportColumn, ImportColumnType, NegativeStyle, NumberMarks, NumberSpec, TextCase};
-pub use import::{CsvSource, ImportContext, run_import};
+pub use file_input::CsvSource;
+pub use import::{ImportContext, run_import};
 pub use rejects::{FileStore, RejectSink};
+pub use table_import::TableImport;
+pub use unpack_options::{SheetSpec, UnpackOptions};
 
 use afterload_core::error::Result;
 use afterload_core::file::File;
@@ -38,8 +47,9 @@ use afterload_step_api::{FileSink, Step, StepContext, StepFiles, VerifiedFile};
 use afterload_tabular::read::csv_parser::CsvLimits;
 use afterload_target_db::{self as connections, Connections, default_connection};
 
-/// Imports a CSV file into a table: detects encoding and delimiter, checks every row by the rules of its columns, and
-/// writes what was rejected to a file that can be corrected and imported again as it is.
+/// Imports a file into a table: detects what it is, checks every row by the rules of its columns, and writes what was
+/// rejected to a file that can be corrected and imported again as it is. `csv.import` reads CSV, also packed with gzip.
+/// `table.import` reads workbooks (XLSX), JSON Lines and zip archives, too.
 ///
 /// Progress counts bytes, and rows by name. Promise: every row takes effect once, also through crashes, because rows and
 /// cursor are committed together in the target database (with `checkpoints: none` on the connection: at least once).
@@ -55,6 +65,19 @@ pub struct CsvImport {
     pub into: ImportTarget,
     /// The table's columns to fill, each with its rules.
     pub columns: BTreeMap<String, ImportColumn>,
+    /// The sheet of a workbook: its name, or its place from 1; default: the first one that is not hidden. Only `table.import`
+    /// reads workbooks.
+    #[serde(default)]
+    pub sheet: Option<SheetSpec>,
+    /// The file in a zip archive that holds several. Only `table.import` reads zip archives.
+    #[serde(default)]
+    pub entry: Option<String>,
+    /// How far archives and workbooks may unpack.
+    #[serde(default)]
+    pub unpack: UnpackOptions,
+    /// Whether other files than CSV are read, as in `table.import`.
+    #[serde(skip)]
+    pub any_format: bool,
     /// The encoding: `auto`, or a name such as `utf-8`, `utf-16le`, `windows-1252`, `cp850`, `mac_roman`. A byte order mark wins
     /// over it. A row that cannot be decoded is rejected, and the error file shows its bytes.
     #[serde(default = "default_auto")]
@@ -271,13 +294,19 @@ pub struct CsvImportOutputs {
 /// What a file looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DetectedFormat {
+    /// What the table is: `csv`, `json_lines` or `xlsx`.
+    pub format: String,
+    /// The archive around it: `gzip` or `zip`.
+    pub archive: Option<String>,
+    /// The name of the sheet.
+    pub sheet: Option<String>,
     /// The encoding.
     pub encoding: String,
     /// The delimiter.
     pub delimiter: String,
     /// How sure the detection is.
     pub confidence: Confidence,
-    /// The line of the header, if the file has one.
+    /// The line of the header, or its row in a sheet, if the file has one.
     pub header_line: Option<u64>,
 }
 
@@ -322,6 +351,12 @@ errors: { file: rejected.csv, max: 10000 }
 
     fn check(&self, check: &mut Validator<'_>) {
         self.check_options(check);
+        for (field, is_set) in [("sheet", self.sheet.is_some()), ("entry", self.entry.is_some())] {
+            if is_set {
+                let message = format!("`{field}` is for `table.import`");
+                check.report_invalid(&[field], message, "write `uses: table.import`");
+            }
+        }
     }
 
     async fn run(self, ctx: StepContext, connections: Connections) -> Result<CsvImportOutputs> {

@@ -16,6 +16,7 @@ pub const REJECT_COLUMNS: [&str; 6] = ["_run", "_row", "_line", "_error_column",
 /// The errors of rows that cannot be written in their original form. Such a row gets a checksum, so that an unedited
 /// row is recognized.
 pub const RESHAPED_CODES: &[ErrorCode] = &[
+    codes::CELL_ERROR,
     codes::CSV_FIELD_TOO_LARGE,
     codes::CSV_INVALID_TEXT,
     codes::CSV_NUL,
@@ -24,6 +25,7 @@ pub const RESHAPED_CODES: &[ErrorCode] = &[
     codes::CSV_STRAY_QUOTE,
     codes::CSV_TOO_MANY_COLUMNS,
     codes::CSV_UNCLOSED_QUOTE,
+    codes::JSON_LINE_INVALID,
 ];
 
 /// The codes of notes behind the rejected rows. They are no data.

@@ -1,6 +1,7 @@
 //! One record of a CSV file, and what can be wrong with it.
 
 use crate::codes;
+use crate::column_letters::column_letters;
 use afterload_core::error::ErrorCode;
 
 /// The reason why a record as a whole cannot be used.
@@ -30,6 +31,13 @@ pub enum RecordFault {
         /// The limit.
         limit: usize,
     },
+    /// A cell of a workbook holds an error.
+    CellError {
+        /// The column, from 0.
+        column: usize,
+    },
+    /// A line of JSON Lines is no object.
+    InvalidJson,
 }
 
 impl RecordFault {
@@ -41,6 +49,8 @@ impl RecordFault {
             Self::FieldTooLarge { .. } => &codes::CSV_FIELD_TOO_LARGE,
             Self::RecordTooLarge { .. } => &codes::CSV_RECORD_TOO_LARGE,
             Self::TooManyColumns { .. } => &codes::CSV_TOO_MANY_COLUMNS,
+            Self::CellError { .. } => &codes::CELL_ERROR,
+            Self::InvalidJson => &codes::JSON_LINE_INVALID,
         }
     }
 
@@ -59,6 +69,11 @@ impl RecordFault {
             }
             Self::RecordTooLarge { limit } => format!("the record is larger than {limit} bytes"),
             Self::TooManyColumns { limit } => format!("the record has more than {limit} fields (`max_columns`)"),
+            Self::CellError { column } => format!(
+                "the cell in column {} of the sheet holds an error such as `#N/A`; write a value, or leave it empty",
+                column_letters(column)
+            ),
+            Self::InvalidJson => "the line is not a JSON object".into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Table readers: CSV in any encoding, and the values of cells.
+//! Table readers: CSV in any encoding, JSON Lines, workbooks, archives around them, and the values of cells.
 
 pub mod cell_parser;
 pub mod code_pages;
@@ -8,6 +8,9 @@ pub mod csv_record;
 pub mod date_format;
 pub mod detect;
 pub mod header_name;
+pub mod json_lines;
 pub mod number_format;
 pub mod text_encoding;
+pub mod unpack;
 pub mod utf8_decoder;
+pub mod xlsx;

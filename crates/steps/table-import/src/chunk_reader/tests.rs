@@ -1,5 +1,6 @@
 //! Real files through detection, reader and column rules, without a database.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
@@ -65,10 +66,11 @@ fn import(with: Value, bytes: &[u8], piece: usize) -> Result<Imported> {
         skip_footer: spec.skip_footer as usize,
         row: 0,
         decode,
-        parser: CsvParser::new(layout.dialect, layout.offset, layout.line).with_limits(layout.limits),
+        parser: RecordParser::new(&layout, Vec::new(), layout.offset, layout.line),
         from: (layout.offset, layout.line),
         read: from,
         size: bytes.len() as u64,
+        packed: false,
     };
     let pieces = bytes[from as usize..].chunks(piece).map(Bytes::copy_from_slice).collect::<Vec<_>>();
     let (feed, fed) = mpsc::channel(2);
@@ -76,7 +78,7 @@ fn import(with: Value, bytes: &[u8], piece: usize) -> Result<Imported> {
     feed.try_send(Ok(None)).unwrap();
     let (sender, mut chunks) = mpsc::channel(10_000);
     let (_, spare) = std_mpsc::channel();
-    reader.run(fed, &sender, &spare);
+    reader.run(ReaderInput::Plain(fed), &sender, &spare);
     let mut imported =
         Imported { rows: Vec::new(), rejects: Vec::new(), faults: Vec::new(), blank: 0, cut: false, layout };
     while let Ok(chunk) = chunks.try_recv() {

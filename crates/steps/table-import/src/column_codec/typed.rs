@@ -54,13 +54,13 @@ impl ColumnCodec {
                     )),
                 }
             }
-            ImportColumnType::Date => match cell_parser::parse_date(value, &self.dates) {
+            ImportColumnType::Date => match self.parse_by_formats(value, cell_parser::parse_date) {
                 Some(days) => {
                     self.check_whole_bounds(days.into(), value).map(|()| ParsedCell::Cell(BatchCell::Date(days)))
                 }
                 None => Err(invalid_value(value, &self.expected_format("a date", "`2024-12-31`"))),
             },
-            ImportColumnType::Datetime => match cell_parser::parse_datetime(value, &self.dates) {
+            ImportColumnType::Datetime => match self.parse_by_formats(value, cell_parser::parse_datetime) {
                 Some(micros) => {
                     self.check_whole_bounds(micros, value).map(|()| ParsedCell::Cell(BatchCell::DateTime(micros)))
                 }
@@ -71,6 +71,10 @@ impl ColumnCodec {
             ImportColumnType::Uuid => maybe(cell_parser::normalize_uuid(value), "a UUID"),
             ImportColumnType::Json => same(serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok(), "JSON"),
         }
+    }
+
+    fn parse_by_formats<T>(&self, value: &str, parse: impl Fn(&str, &DateFormats) -> Option<T>) -> Option<T> {
+        parse(value, &self.dates).or_else(|| parse(value, self.iso_dates.as_ref()?))
     }
 
     fn parse_whole_number(&self, value: &str) -> Result<ParsedCell, RowError> {
