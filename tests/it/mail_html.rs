@@ -59,13 +59,15 @@ steps:
     assert_eq!(picture.headers.get_first_value("Content-ID").unwrap(), "<logo>");
     assert_eq!(mail.parts().filter(is_picture).count(), 1);
     assert_eq!(picture.get_body_raw().unwrap(), bytes);
-    // A name that only the run knows is compared when the mail is sent.
+    // A value that names no picture keeps the mail from nobody. The picture that is not shown is attached.
     let run = app.ended(&app.upload("other", "logo.png", bytes.clone()).await).await;
-    assert_eq!(run["error"]["code"], "mail_inline_mismatch", "{run}");
+    assert_eq!(run["status"], "succeeded", "{run}");
+    let with_picture = app.mails().iter().filter(|mail| mail.contains("Content-ID:")).count();
+    assert_eq!((app.mails().len(), with_picture), (2, 1));
     // The picture and the attachment share the limit.
     let run = app.ended(&app.upload("photo", "logo.png", vec![0; 1_990]).await).await;
     assert_eq!(run["error"]["code"], "mail_attachments_too_large", "{run}");
-    assert_eq!(app.mails().len(), 1);
+    assert_eq!(app.mails().len(), 2);
     app.finish().await;
 }
 

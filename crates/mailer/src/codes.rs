@@ -21,9 +21,6 @@ pub const MAIL_DKIM_INVALID: ErrorCode =
 pub const MAIL_HEADER_INVALID: ErrorCode =
     ErrorCode::permanent("mail_header_invalid", "A header of the mail is not valid")
         .with_hint("use `In-Reply-To`, `References`, `List-…`, `X-…`, `Comments`, `Keywords`, `Organization`, `Precedence`, `Importance`, `Priority` or `Feedback-ID`");
-pub const MAIL_INLINE_MISMATCH: ErrorCode =
-    ErrorCode::permanent("mail_inline_mismatch", "The HTML of the mail and its inline files name different pictures")
-        .with_hint("`inline: { logo: FILE }` and `<img src=\"cid:logo\">` go together");
 pub const MAIL_INVALID: ErrorCode = ErrorCode::permanent("mail_invalid", "The mail cannot be built");
 pub const MAIL_INVALID_RECIPIENT: ErrorCode =
     ErrorCode::permanent("mail_invalid_recipient", "The address of a recipient is not valid");
@@ -64,7 +61,6 @@ pub const CODES: &[ErrorCode] = &[
     MAIL_DEFERRED,
     MAIL_DKIM_INVALID,
     MAIL_HEADER_INVALID,
-    MAIL_INLINE_MISMATCH,
     MAIL_INVALID,
     MAIL_INVALID_RECIPIENT,
     MAIL_INVALID_SENDER,

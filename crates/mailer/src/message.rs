@@ -12,7 +12,7 @@ use super::content::MailContent;
 use super::custom_header::CustomHeader;
 use super::header_encoding::{address_header, text_header};
 use super::mime_parts::{MailAttachment, MimePart, build_mime_parts};
-use super::pictures::check_pictures;
+use super::pictures::find_content_ids;
 use crate::codes;
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
@@ -67,13 +67,14 @@ impl fmt::Display for MessageId {
 }
 
 impl OutgoingMail {
-    /// Checks that the HTML shows each inline picture, and no other.
-    ///
-    /// # Errors
-    /// `mail_inline_mismatch`
-    pub fn check_pictures(&self) -> Result<()> {
-        let given = self.attachments.iter().filter_map(MailAttachment::content_id).collect();
-        check_pictures(self.content.html.as_deref().unwrap_or_default(), &given)
+    /// Makes attachments of the pictures that the HTML does not show: mail programs may hide them where they are.
+    pub fn attach_unshown_pictures(&mut self) {
+        let shown = find_content_ids(self.content.html.as_deref().unwrap_or_default());
+        for file in &mut self.attachments {
+            if file.content_id().is_some_and(|name| !shown.contains(name)) {
+                file.clear_content_id();
+            }
+        }
     }
 
     /// True if the copy of a recipient needs a server with SMTPUTF8. The other copies show such addresses in `To` and `Cc`

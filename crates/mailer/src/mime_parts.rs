@@ -53,6 +53,10 @@ impl MailAttachment {
         self.content_id.as_deref()
     }
 
+    pub(super) fn clear_content_id(&mut self) {
+        self.content_id = None;
+    }
+
     fn to_mime_part(&self) -> SinglePart {
         let kind = if self.content_id.is_some() { "inline" } else { "attachment" };
         let builder = SinglePart::builder()

@@ -80,7 +80,7 @@ impl MailJob<'_> {
             vars.insert("unsubscribe_url".into(), json!(unsubscribe_url));
             self.render_template(template, step.subject.clone(), vars, links.clone())
         };
-        let mail = OutgoingMail {
+        let mut mail = OutgoingMail {
             from: match step.from {
                 Some(from) => self.mailer.parse_sender(&from.into_value()?)?,
                 None => self.mailer.default_sender().clone(),
@@ -94,7 +94,8 @@ impl MailJob<'_> {
             attachments,
             run: self.run.id.clone(),
         };
-        mail.check_pictures()?;
+        // Values of the run may name any picture. They must not keep the mail from its recipients.
+        mail.attach_unshown_pictures();
         if recipients.is_empty() || recipients.len() > MAX_RECIPIENTS {
             let message = format!("the mail has {} recipients; expected 1 to {MAX_RECIPIENTS}", recipients.len());
             return Err(Error::new(codes::MAIL_RECIPIENT_COUNT, message));

@@ -68,20 +68,37 @@ async fn pictures_stand_beside_the_html_and_attachments_beside_both() {
 }
 
 #[tokio::test]
-async fn pictures_that_are_not_shown_or_not_given_are_refused() {
-    let desk = Desk::new();
-    for (html, files) in [
-        ("<img src=cid:logo>", vec![]),
-        ("<img src=cid:logo>", vec![picture("logo"), picture("other")]),
-        ("<p>cid:logo</p>", vec![picture("logo")]),
+async fn pictures_that_only_values_name_do_not_keep_a_mail_from_its_recipients() {
+    let text_only = json!({ "to": "a@b.co", "subject": "S", "body": "cid:logo" });
+    let shown = ["multipart/mixed", "multipart/alternative", "text/plain", "multipart/related", "text/html"];
+    for (with, files, kinds) in [
+        (with_html("<img src=cid:x>"), vec![], vec!["multipart/alternative", "text/plain", "text/html"]),
+        (
+            with_html("<img src=cid:x><img src=cid:logo>"),
+            vec![picture("logo"), picture("other")],
+            [&shown[..], &["image/png", "image/png"]].concat(),
+        ),
+        (
+            with_html("<p>cid:other</p>"),
+            vec![picture("other")],
+            vec!["multipart/mixed", "multipart/alternative", "text/plain", "text/html", "image/png"],
+        ),
+        (text_only, vec![picture("other")], vec!["multipart/mixed", "text/plain", "image/png"]),
     ] {
-        let error = desk.send_files(with_html(html), files, &Memory::default()).await.unwrap_err();
-        assert_eq!((error.code().name(), error.is_transient()), ("mail_inline_mismatch", false), "{html}");
+        let desk = Desk::new();
+        let has_other = files.iter().any(|file| file.content_id() == Some("other"));
+        assert_eq!(desk.send_files(with, files, &Memory::default()).await.unwrap().sent, 1);
+        let mails = desk.mails();
+        let mail = mailparse::parse_mail(mails[0].as_bytes()).unwrap();
+        let found: Vec<_> = mail.parts().map(|part| part.ctype.mimetype.as_str()).collect();
+        assert_eq!(found, kinds);
+        if let Some(other) = mail.parts().last().filter(|_| has_other) {
+            let disposition = other.get_content_disposition();
+            assert_eq!(disposition.disposition, mailparse::DispositionType::Attachment, "it is not shown");
+            assert_eq!(disposition.params["filename"], "other.png");
+            assert_eq!(other.headers.get_first_value("Content-ID"), None);
+        }
     }
-    let text = json!({ "to": "a@b.co", "subject": "S", "body": "cid:logo" });
-    let error = desk.send_files(text, vec![picture("logo")], &Memory::default()).await.unwrap_err();
-    assert_eq!(error.code().name(), "mail_inline_mismatch");
-    assert!(desk.mails().is_empty());
 }
 
 #[test]

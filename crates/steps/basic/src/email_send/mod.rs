@@ -73,7 +73,7 @@ pub struct EmailSend {
     #[serde(default)]
     pub html: Option<Templated<String>>,
     /// Pictures that the HTML shows: the name of each with its file, such as `logo`, which `<img src="cid:logo">` shows. One
-    /// that is `none` is left out. They count as attachments.
+    /// that is `none` is left out; one that the HTML does not show is attached. They count as attachments.
     #[serde(default)]
     pub inline: NamedFiles,
     /// What the template can name, beside `run` (`id`, `url`, `pipeline`), `links` (each `label`, `url`), `subject` and
