@@ -9,7 +9,7 @@ use crate::codes;
 use crate::config::Config;
 use afterload_core::error::{Error, Result};
 use afterload_core::keyring::Keyring;
-use afterload_mailer::{SuppressionList, unsubscribe_link_id};
+use afterload_mailer::SuppressionList;
 use afterload_state::{Db, UnsubscribeLinkRecord};
 
 /// Answers the mailer from the state database.
@@ -50,7 +50,8 @@ impl SuppressionList for DbSuppressionList {
             let Some(base_url) = &self.public_url else {
                 return Err(Error::new(codes::MAIL_UNSUBSCRIBE_UNAVAILABLE, "the service has no `public_url`"));
             };
-            let ids: Vec<Ulid> = addresses.iter().map(|address| unsubscribe_link_id(list, address)).collect();
+            let ids: Vec<Ulid> =
+                addresses.iter().map(|address| self.keyring.derive_unsubscribe_id(list, address)).collect();
             let links: Vec<UnsubscribeLinkRecord> = addresses
                 .iter()
                 .zip(&ids)

@@ -52,6 +52,7 @@ const LINK_MAC_BYTES: usize = 16;
 const KEY_ID_BYTES: usize = 6;
 const SEAL_PREFIX: &[u8] = b"seal:";
 const KEY_ID_PREFIX: &[u8] = b"key-id:";
+const UNSUBSCRIBE_ID_PREFIX: &[u8] = b"unsubscribe-id:";
 
 /// The secret keys of the service. The newest one signs, and all of them verify, so that a key can be replaced while its
 /// tokens and seals are still in use.
@@ -107,6 +108,17 @@ impl Keyring {
     /// Returns the unsubscribe link id of a token; `None` if this service did not sign it.
     pub fn verify_unsubscribe_token(&self, token: &str) -> Option<Ulid> {
         self.verify_id_token(TokenPurpose::Unsubscribe, token)
+    }
+
+    /// The id of the link by which an address unsubscribes from a list. The same address gets the same id while the newest key
+    /// stays. Without the key, nobody can test whether an id belongs to an address.
+    pub fn derive_unsubscribe_id(&self, list: &str, address: &str) -> Ulid {
+        let mut mac = key_mac(self.newest(), UNSUBSCRIBE_ID_PREFIX);
+        // The name of a list has no line break.
+        mac.update(format!("{list}\n{address}").as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        Ulid::from_bytes(id)
     }
 
     fn create_id_token(&self, purpose: TokenPurpose, id: Ulid) -> String {
@@ -219,6 +231,22 @@ mod tests {
         for wrong in ["", "x", &token[1..], &token[..42], &format!("{token}AAAA"), &token.replacen("Bw", "Bx", 1)] {
             assert_eq!(old.verify_unsubscribe_token(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_unsubscribe_id_depends_on_the_list_the_address_and_the_key() {
+        let (old, new) = (keyring("old"), Keyring::new("new", ["old"]));
+        let id = old.derive_unsubscribe_id("news", "a@example.com");
+        assert_eq!(id, old.derive_unsubscribe_id("news", "a@example.com"), "the same address gets the same link");
+        for other in [
+            old.derive_unsubscribe_id("news", "b@example.com"),
+            old.derive_unsubscribe_id("offers", "a@example.com"),
+            new.derive_unsubscribe_id("news", "a@example.com"),
+        ] {
+            assert_ne!(id, other);
+        }
+        let token = old.create_unsubscribe_token(id);
+        assert_eq!(new.verify_unsubscribe_token(&token), Some(id), "links from before a rotation name the stored id");
     }
 
     #[test]

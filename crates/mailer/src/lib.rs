@@ -43,7 +43,7 @@ pub use fields::{TextFields, check_address, check_sender, check_text, is_deferra
 pub use message::{MessageId, OutgoingMail};
 pub use mime_parts::MailAttachment;
 pub use pictures::{find_content_ids, is_content_id};
-pub use suppressions::{SuppressionList, is_list_name, unsubscribe_link_id};
+pub use suppressions::{SuppressionList, is_list_name};
 pub use turns::{GrantedTurns, HeldTurn, MAX_TURN_LEAD_MS, MailTurn, MailTurns, RateSlots, TurnRequest};
 
 use afterload_core::clock::Clock;

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::BoxFuture;
-use sha2::{Digest, Sha256};
-use ulid::Ulid;
 
 use afterload_core::error::Result;
 
@@ -20,8 +18,8 @@ pub trait SuppressionList: Send + Sync {
         addresses: &'a [String],
     ) -> BoxFuture<'a, Result<BTreeSet<String>>>;
 
-    /// Creates the links by which these addresses unsubscribe from the list, by address. The same address always gets the
-    /// same link.
+    /// Creates the links by which these addresses unsubscribe from the list, by address. The same address gets the same
+    /// link until the key of the service is replaced.
     ///
     /// # Errors
     /// `mail_unsubscribe_unavailable` without a public URL.
@@ -31,15 +29,6 @@ pub trait SuppressionList: Send + Sync {
         run: &'a str,
         addresses: &'a [String],
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>>>;
-}
-
-/// The id of the link by which an address unsubscribes from a list. It depends only on the two, so that the same address
-/// always gets the same link.
-pub fn unsubscribe_link_id(list: &str, address: &str) -> Ulid {
-    let digest = Sha256::digest(format!("unsubscribe\n{list}\n{address}"));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    Ulid::from_bytes(bytes)
 }
 
 /// True for the name of a list: small letters, digits, `.`, `_` and `-`, as the names of pipelines.
