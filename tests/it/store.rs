@@ -24,6 +24,7 @@ both!(
     step_is_handed_over_unless_something_comes_first,
     effect_log_keeps_finished_effects,
     runs_are_listed_newest_first,
+    overdue_runs_are_listed_page_by_page,
     api_key_ids_are_unique,
     suppressions_are_found_by_list_and_kept_once,
     dropped_transaction_is_rolled_back,
@@ -311,6 +312,28 @@ async fn runs_are_listed_newest_first(database: Database) {
     assert!(ended(0, ended_at).await.is_empty() && ended(ended_at + 1, i64::MAX).await.is_empty());
     within(&store.db, async |tx| tx.runs().reopen("r3", RunDeadlines::default()).await.unwrap()).await;
     assert!(ended(0, i64::MAX).await.is_empty() && ids(with_code("first")).await.is_empty(), "a retry takes it back");
+}
+
+async fn overdue_runs_are_listed_page_by_page(database: Database) {
+    let store = seeded(database).await;
+    within(&store.db, async |tx| {
+        for (id, end) in [("r2", Some(7)), ("r3", Some(5)), ("r4", Some(7)), ("r5", Some(i64::MAX)), ("r6", Some(6))] {
+            let deadlines = RunDeadlines { queue: None, end };
+            tx.runs().insert(&RunRecord { deadlines, ..run(id, "p") }).await.unwrap();
+        }
+        tx.runs().finish("r6", RunStatus::Failed).await.unwrap();
+    })
+    .await;
+    let (mut found, mut last) = (Vec::new(), None);
+    loop {
+        // A run that cannot be ended keeps its place, and hides none behind it.
+        let page = store.db.deadlines().list_passed(last.as_ref(), 1).await.unwrap();
+        let Some(run) = page.into_iter().next() else { break };
+        found.push((run.id.clone(), run.deadline));
+        last = Some(run);
+    }
+    assert_eq!(found, [("r3", 5_i64), ("r2", 7), ("r4", 7)].map(|(id, deadline)| (id.to_owned(), deadline)));
+    assert_eq!(store.db.deadlines().list_passed(None, 10).await.unwrap().len(), 3);
 }
 
 async fn api_key_ids_are_unique(database: Database) {

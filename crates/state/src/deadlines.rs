@@ -4,9 +4,18 @@ use serde_json::Value;
 
 use super::db::Db;
 use super::sql_args::args;
-use super::tx::DbTx;
+use super::tx::{DbRow, DbTx};
 use afterload_core::clock::UnixMillis;
 use afterload_core::error::Result;
+
+/// A run of which a deadline has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverdueRun {
+    /// The id of the run.
+    pub id: String,
+    /// The deadline.
+    pub deadline: UnixMillis,
+}
 
 /// Reads and writes the deadlines of runs.
 #[derive(Clone, Copy)]
@@ -27,11 +36,18 @@ impl DeadlineStore<&mut DbTx> {
 }
 
 impl DeadlineStore<&Db> {
-    /// Lists runs that have not ended and of which a deadline has passed, the most overdue first.
-    pub async fn list_passed(self, limit: u32) -> Result<Vec<String>> {
-        let sql = "SELECT id FROM runs WHERE deadline_check_at IS NOT NULL AND deadline_check_at <= $1 AND finished_at IS NULL
-                   ORDER BY deadline_check_at LIMIT $2";
-        let rows = self.0.fetch(sql, &args![self.0.now(), limit]).await?;
-        rows.iter().map(|row| row.get_text("id")).collect()
+    /// Lists runs that have not ended and of which a deadline has passed, the most overdue first; only those that follow
+    /// `after`.
+    pub async fn list_passed(self, after: Option<&OverdueRun>, limit: u32) -> Result<Vec<OverdueRun>> {
+        let sql = "SELECT id, deadline_check_at FROM runs
+                   WHERE deadline_check_at IS NOT NULL AND deadline_check_at <= $1 AND finished_at IS NULL
+                   AND (deadline_check_at, id) > ($2, $3)
+                   ORDER BY deadline_check_at, id LIMIT $4";
+        let (deadline, id) = after.map_or((UnixMillis::MIN, ""), |run| (run.deadline, run.id.as_str()));
+        let rows = self.0.fetch(sql, &args![self.0.now(), deadline, id, limit]).await?;
+        let to_overdue = |row: &DbRow| -> Result<OverdueRun> {
+            Ok(OverdueRun { id: row.get_text("id")?, deadline: row.get_int("deadline_check_at")? })
+        };
+        rows.iter().map(to_overdue).collect()
     }
 }

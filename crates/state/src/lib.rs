@@ -50,7 +50,7 @@ pub use concurrency::ConcurrencyStore;
 pub use concurrency_slot::ConcurrencySlot;
 pub use dashboard_sessions::{DashboardSessionRecord, DashboardSessionStore};
 pub use db::Db;
-pub use deadlines::DeadlineStore;
+pub use deadlines::{DeadlineStore, OverdueRun};
 pub use dedup::{DedupRecord, DedupStore};
 pub use definitions::{DefinitionRecord, DefinitionStore};
 pub use delivery_log::DeliveryLogStore;

@@ -13,10 +13,10 @@ use afterload_core::clock::UnixMillis;
 use afterload_core::error::{Error, Result};
 use afterload_core::failpoint;
 use afterload_pipeline::PipelinePlan;
-use afterload_state::{Db, DbTx, RunDeadlines, RunRecord, RunStatus, RunStop};
+use afterload_state::{Db, DbTx, OverdueRun, RunDeadlines, RunRecord, RunStatus, RunStop};
 
-/// The maximum number of runs per pass. The next pass continues.
-const MAX_OVERDUE_RUNS: u32 = 100;
+/// How many runs are listed at once. After as many without a failure, the next pass continues.
+const OVERDUE_BATCH_SIZE: usize = 100;
 
 /// The deadlines of a run that may start at `start`.
 pub(super) fn run_deadlines(plan: &PipelinePlan, start: UnixMillis) -> RunDeadlines {
@@ -56,20 +56,40 @@ pub(crate) struct DeadlineEnforcer {
 }
 
 impl DeadlineEnforcer {
-    /// Ends the runs of which a deadline has passed. A failure for one run does not affect the others.
+    /// Ends the runs of which a deadline has passed. A failure for one run does not affect the others: the runs that fail
+    /// stay the most overdue ones, so each pass goes on past them.
     pub(crate) async fn end_overdue_runs(&self) -> Result<()> {
-        for id in self.db.deadlines().list_passed(MAX_OVERDUE_RUNS).await? {
-            match self.end_if_overdue(&id).await {
-                Ok(false) => {}
-                Ok(true) => self.canceller.stop_steps(&id, RunStop::TimedOut).await,
-                Err(error) => tracing::warn!(
+        let (mut last, mut checked) = (None::<OverdueRun>, 0);
+        while checked < OVERDUE_BATCH_SIZE {
+            let overdue = self.db.deadlines().list_passed(last.as_ref(), OVERDUE_BATCH_SIZE as u32).await?;
+            for run in &overdue {
+                checked += usize::from(self.check_overdue_run(&run.id).await);
+            }
+            if overdue.len() < OVERDUE_BATCH_SIZE {
+                break;
+            }
+            last = overdue.into_iter().next_back();
+        }
+        Ok(())
+    }
+
+    /// Ends a run if it is overdue. Returns false if that failed.
+    async fn check_overdue_run(&self, id: &str) -> bool {
+        match self.end_if_overdue(id).await {
+            Ok(false) => true,
+            Ok(true) => {
+                self.canceller.stop_steps(id, RunStop::TimedOut).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
                     run.id = id,
                     error.code = error.code().name(),
                     "checking the deadlines of a run failed; retrying: {error}"
-                ),
+                );
+                false
             }
         }
-        Ok(())
     }
 
     /// Marks a run as timed out if it is overdue, and advances it. Returns true if its steps have to be stopped.

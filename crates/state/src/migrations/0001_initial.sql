@@ -67,7 +67,8 @@ CREATE INDEX runs_by_end ON runs (finished_at, pipeline, status, error_code) WHE
 CREATE INDEX runs_by_error_code ON runs (error_code, id) WHERE error_code IS NOT NULL;
 CREATE INDEX runs_to_cancel ON runs (id) WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_timed_out ON runs (id) WHERE timed_out_at IS NOT NULL AND finished_at IS NULL;
-CREATE INDEX runs_by_deadline ON runs (deadline_check_at) WHERE deadline_check_at IS NOT NULL AND finished_at IS NULL;
+CREATE INDEX runs_by_deadline ON runs (deadline_check_at, id)
+    WHERE deadline_check_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_by_queue_position ON runs (concurrency_key, queue_position)
     WHERE concurrency_key IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_active ON runs (concurrency_key)
