@@ -127,13 +127,26 @@ impl FolderScan {
         self.tracked.values_mut().for_each(|known| known.compiled = None);
     }
 
-    /// Compiles the files that have been read.
-    pub(super) fn compile_folder(&mut self, kinds: &StepCatalog, around: &ValidationContext) -> PipelineFolder {
+    /// Compiles the files that have been read and are not compiled yet. `before_file` is called before each of them.
+    pub(super) fn compile_folder(
+        &mut self,
+        kinds: &StepCatalog,
+        around: &ValidationContext,
+        before_file: impl Fn(&Path),
+    ) -> PipelineFolder {
         PipelineFolder::from_results(self.tracked.iter_mut().filter_map(|(path, known)| {
             let text = known.text.clone()?;
-            let compiled = known.compiled.get_or_insert_with(|| folder::compile_file(path, text, kinds, around));
+            let compiled = known.compiled.get_or_insert_with(|| {
+                before_file(path);
+                folder::compile_file(path, text, kinds, around)
+            });
             Some((path.as_path(), compiled.clone()))
         }))
+    }
+
+    /// True if the file is in the folder.
+    pub(super) fn has_file(&self, path: &Path) -> bool {
+        self.tracked.contains_key(path)
     }
 
     /// The names of all files, including those that are still changing.

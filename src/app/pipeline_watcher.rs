@@ -67,7 +67,10 @@ impl PipelineWatcher {
     }
 
     pub(super) fn compile_folder(&mut self) -> PipelineFolder {
-        self.scan.compile_folder(&self.kinds, &self.ctx)
+        let checks = &self.query_checks;
+        let folder = self.scan.compile_folder(&self.kinds, &self.ctx, |path| checks.begin_file(path));
+        checks.retain_files(|path| self.scan.has_file(path));
+        folder
     }
 
     /// The names of all files, including those that are still changing.
