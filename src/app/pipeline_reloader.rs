@@ -90,7 +90,7 @@ impl PipelineReloader {
         if let Some(names) = &file_names {
             reload.summaries.retain(|name, _| names.contains(name));
         }
-        reload.set_folder(folder);
+        reload.set_folder(folder).await?;
         if let Some(names) = &file_names {
             let definitions: Vec<_> = reload.folder.pipelines.iter().map(to_definition_record).collect();
             db.definitions().replace_live(&definitions, names).await?;
@@ -148,11 +148,10 @@ impl PipelineReloader {
     async fn sync_pipelines(&mut self, folder: Option<PipelineFolder>) -> Result<()> {
         let has_changed = folder.is_some();
         if let Some(folder) = folder {
-            self.set_folder(folder);
+            self.set_folder(folder).await?;
         } else if self.live_changed {
             // What another process has published may close a loop with a file here, or open one.
-            let compiled = std::mem::take(&mut self.compiled);
-            self.set_folder(compiled);
+            self.set_folder(self.compiled.clone()).await?;
         }
         // This also retries changes that could not be published before.
         let published = self.publish_changes().await?;
@@ -164,8 +163,11 @@ impl PipelineReloader {
     }
 
     /// Replaces the folder, and logs each newly rejected file.
-    fn set_folder(&mut self, compiled: PipelineFolder) {
-        let folder = compiled.clone().refuse_loops(&self.live_flows(&compiled));
+    async fn set_folder(&mut self, compiled: PipelineFolder) -> Result<()> {
+        let (live, unchecked) = (self.live_flows(&compiled), compiled.clone());
+        // With many pipelines, this takes too long for a thread of the runtime.
+        let checked = tokio::task::spawn_blocking(move || unchecked.refuse_loops(&live)).await;
+        let folder = checked.map_err(|error| Error::new(codes::INTERNAL_ERROR, error.to_string()))?;
         self.compiled = compiled;
         self.live_changed = false;
         let same = |a: &RefusedDefinition, b: &RefusedDefinition| {
@@ -178,6 +180,7 @@ impl PipelineReloader {
             }
         }
         self.folder = folder;
+        Ok(())
     }
 
     /// What is live, without the names whose last file is gone.

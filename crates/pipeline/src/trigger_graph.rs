@@ -4,7 +4,7 @@
 //! chain.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Pipeline;
 use super::plan::Trigger;
@@ -47,16 +47,58 @@ impl TriggerFlow {
     }
 }
 
+/// Where what starts a pipeline happens. Few pipelines share one, so that an effect is compared with few triggers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum StartSource {
+    Bucket(String),
+    Event(String),
+    /// The API starts this pipeline.
+    Call(String),
+}
+
+impl From<&RunEffect> for StartSource {
+    fn from(effect: &RunEffect) -> Self {
+        match effect {
+            RunEffect::WriteObjects { bucket, .. } => Self::Bucket(bucket.clone()),
+            RunEffect::PublishEvent(name) => Self::Event(name.clone()),
+            RunEffect::StartRun(name) => Self::Call(name.clone()),
+        }
+    }
+}
+
+impl TriggerFlow {
+    fn start_sources(&self) -> BTreeSet<StartSource> {
+        let buckets = self.triggers.iter().filter_map(Trigger::as_s3);
+        let events = self.triggers.iter().filter_map(Trigger::as_event);
+        buckets
+            .map(|trigger| StartSource::Bucket(trigger.bucket.clone()))
+            .chain(events.map(|trigger| StartSource::Event(trigger.name.clone())))
+            .chain([StartSource::Call(self.name.clone())])
+            .collect()
+    }
+}
+
 /// Which pipelines start which others.
 #[derive(Clone, Debug, Default)]
 pub struct TriggerGraph {
     flows: BTreeMap<String, TriggerFlow>,
+    names_by_source: BTreeMap<StartSource, BTreeSet<String>>,
 }
 
 impl TriggerGraph {
     /// Adds a pipeline whatever it closes, in the place of an earlier one of its name.
     pub fn insert(&mut self, flow: TriggerFlow) {
-        self.flows.insert(flow.name.clone(), flow);
+        for source in flow.start_sources() {
+            self.names_by_source.entry(source).or_default().insert(flow.name.clone());
+        }
+        let name = flow.name.clone();
+        let Some(earlier) = self.flows.insert(name.clone(), flow) else { return };
+        let kept = self.flows[&name].start_sources();
+        for source in earlier.start_sources().difference(&kept) {
+            if let Some(names) = self.names_by_source.get_mut(source) {
+                names.remove(&name);
+            }
+        }
     }
 
     /// Adds a pipeline in the place of an earlier one of its name. Returns the problem if it would close a loop, and
@@ -93,8 +135,7 @@ impl TriggerGraph {
                 names.reverse();
                 return Some(names.join(" -> "));
             }
-            let others = self.flows.values().filter(|other| other.name != flow.name);
-            for other in others.filter(|other| other.is_started_by(effects)) {
+            for other in self.started_flows(effects).into_values().filter(|other| other.name != flow.name) {
                 if let Entry::Vacant(entry) = starters.entry(other.name.as_str()) {
                     entry.insert(name);
                     open.push_back((other.name.as_str(), other.effects.as_slice()));
@@ -102,6 +143,18 @@ impl TriggerGraph {
             }
         }
         None
+    }
+
+    /// The pipelines that these effects surely start, by name.
+    fn started_flows(&self, effects: &[CertainEffect]) -> BTreeMap<&str, &TriggerFlow> {
+        let mut started: BTreeMap<&str, &TriggerFlow> = BTreeMap::new();
+        for effect in effects {
+            let names = self.names_by_source.get(&StartSource::from(&effect.effect));
+            let flows = names.into_iter().flatten().filter_map(|name| self.flows.get(name));
+            let started_now = flows.filter(|flow| flow.is_started_by(std::slice::from_ref(effect)));
+            started.extend(started_now.map(|flow| (flow.name.as_str(), flow)));
+        }
+        started
     }
 }
 
@@ -213,5 +266,10 @@ mod tests {
         assert!(graph.insert_unless_loop(flow("b", ("b/", ""), &["a/x"])).is_some());
         assert!(graph.insert_unless_loop(flow("c", ("c/", ""), &["a/x"])).is_none());
         assert!(graph.insert_unless_loop(mended()).is_some(), "`c` starts `a` now");
+        // `a` has another trigger now, so that nothing starts it any more.
+        graph.insert(flow("a", ("other/", ""), &["b/x"]));
+        assert!(graph.insert_unless_loop(mended()).is_none());
+        graph.insert(TriggerFlow { triggers: Vec::new(), ..a() });
+        assert!(!graph.names_by_source[&StartSource::Bucket("uploads".into())].contains("a"));
     }
 }
