@@ -34,7 +34,8 @@ use serde_json::{Map, Value};
 
 pub use address::MailAddress;
 pub use bounces::{
-    BounceKind, BounceReport, ParsedBounces, SnsConfirmation, parse_provider_report, parse_report_message,
+    BounceKind, BounceReport, ParsedBounces, SnsConfirmation, is_topic_validation, parse_provider_report,
+    parse_report_message,
 };
 pub use config::{DkimConfig, MailConfig, MailLimits, SmtpConfig, SmtpTls};
 pub use content::MailContent;

@@ -14,3 +14,4 @@ mod ses;
 pub use delivery_status::parse_report_message;
 pub use provider::parse_provider_report;
 pub use report::{BounceKind, BounceReport, ParsedBounces, SnsConfirmation};
+pub use ses::is_topic_validation;

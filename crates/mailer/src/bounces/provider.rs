@@ -12,8 +12,12 @@ use afterload_core::error::{Error, Result};
 /// # Errors
 /// `bounce_invalid` for a body that is no JSON or lacks what its provider always sends, `bounce_unknown` for anything else.
 pub fn parse_provider_report(body: &[u8]) -> Result<ParsedBounces> {
-    let value: Value = serde_json::from_slice(body).map_err(invalid_report)?;
     let mut parsed = ParsedBounces::default();
+    if ses::is_topic_validation(body) {
+        parsed.ignored += 1;
+        return Ok(parsed);
+    }
+    let value: Value = serde_json::from_slice(body).map_err(invalid_report)?;
     match value {
         Value::Array(events) if !events.is_empty() => {
             events.iter().try_for_each(|event| read_event(event, &mut parsed))?;
@@ -75,6 +79,8 @@ mod tests {
         {
             assert_eq!(seen(&wrapped(other)), (vec![], 1));
         }
+        let validated = "Successfully validated SNS topic for Amazon SES event publishing.";
+        assert_eq!((seen(&wrapped(validated)), seen(validated)), ((vec![], 1), (vec![], 1)));
         let confirmation = include_str!("fixtures/sns-confirmation.json");
         let topic = "arn:aws:sns:us-west-2:123456789012:MyTopic".to_owned();
         let SnsConfirmation { topic: found, url } = parsed(confirmation).confirmation.unwrap();

@@ -6,11 +6,23 @@ use super::report::{BounceKind, ParsedBounces, SnsConfirmation, invalid_report, 
 use crate::codes;
 use afterload_core::error::{Error, Result};
 
+/// How the text begins that Amazon SES sends when it begins to publish to a topic. It is no JSON.
+const TOPIC_VALIDATED: &str = "Successfully validated SNS topic for Amazon SES";
+
+/// True for the text that Amazon SES sends through SNS when it begins to publish. It reports nothing.
+pub fn is_topic_validation(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(TOPIC_VALIDATED.as_bytes())
+}
+
 /// Reads a message of SNS. Who sent it is known by the key or the token of the webhook.
 pub(super) fn read_sns_message(message: &Value, parsed: &mut ParsedBounces) -> Result<()> {
     match required_text(message, "/Type")? {
         "Notification" => {
             let content = required_text(message, "/Message")?;
+            if is_topic_validation(content.as_bytes()) {
+                parsed.ignored += 1;
+                return Ok(());
+            }
             let event: Value = serde_json::from_str(content).map_err(invalid_report)?;
             match event.get("notificationType").or(event.get("eventType")).is_some() {
                 true => read_event(&event, parsed),

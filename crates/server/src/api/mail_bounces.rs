@@ -22,7 +22,7 @@ use crate::codes;
 use afterload_core::error::Result;
 use afterload_core::keyring::TokenPurpose;
 use afterload_core::text::refuse_nul_in_json;
-use afterload_mailer::{BounceKind, ParsedBounces, parse_provider_report, parse_report_message};
+use afterload_mailer::{BounceKind, ParsedBounces, is_topic_validation, parse_provider_report, parse_report_message};
 use afterload_state::{SuppressionReason, SuppressionRecord};
 
 /// The id from which the token of this webhook is derived.
@@ -135,7 +135,8 @@ pub(super) async fn receive_bounces(
 /// Reads a report by its media type, or by its content where the type says nothing: SNS sends JSON as text, and mail servers
 /// may not name a type at all.
 fn parse_report(headers: &HeaderMap, body: &[u8]) -> Result<ParsedBounces> {
-    let begins_as_json = body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[");
+    let start = body.trim_ascii_start();
+    let is_of_provider = start.starts_with(b"{") || start.starts_with(b"[") || is_topic_validation(body);
     match extract::media_type(headers).as_deref() {
         // The header of the request is the one of the message.
         Some("multipart/report") => {
@@ -143,7 +144,7 @@ fn parse_report(headers: &HeaderMap, body: &[u8]) -> Result<ParsedBounces> {
             parse_report_message(&[&b"Content-Type: "[..], media, b"\r\n\r\n", body].concat())
         }
         Some("message/rfc822" | "message/global") => parse_report_message(body),
-        Some(media) if media != "application/json" && !begins_as_json => parse_report_message(body),
+        Some(media) if media != "application/json" && !is_of_provider => parse_report_message(body),
         _ => {
             refuse_nul_in_json("the body", body)?;
             parse_provider_report(body)

@@ -120,6 +120,13 @@ async fn bounces_and_complaints_suppress_and_deferrals_do_not() {
     // Programs of mail servers may name no type, or a wrong one.
     let third = MESSAGE.replace("gone@", "third@");
     assert_eq!(post("application/x-www-form-urlencoded", &third).await.json()["suppressed"], 1);
+    // SES sends this when it begins to publish, and SNS may deliver it raw.
+    let validated = "Successfully validated SNS topic for Amazon SES event publishing.";
+    let sns = json!({ "Type": "Notification", "TopicArn": "arn:aws:sns:a:1:b", "Message": validated });
+    for body in [validated, &sns.to_string()] {
+        let answer = post("text/plain; charset=UTF-8", body).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["ignored"].clone()), (200, json!(1)), "{body}");
+    }
     let confirmation = json!({ "Type": "SubscriptionConfirmation", "TopicArn": "arn:aws:sns:a:1:b",
                                "SubscribeURL": "https://sns.example/confirm" });
     let asked = post("text/plain", &confirmation.to_string()).await.json();
