@@ -10,6 +10,8 @@ use super::stdout::print_line;
 use crate::config::Config;
 use afterload_core::error::Result;
 
+const MIN_NAME_WIDTH: usize = 24;
+
 /// The kind of thing that a command lists and pauses.
 pub(super) struct PausableKind {
     /// The singular, for messages.
@@ -66,19 +68,57 @@ pub(super) async fn run(kind: PausableKind, args: PauseArgs, config: &Config) ->
 }
 
 fn print_queues(queues: &[Value]) {
-    print_line!("{:24}  {:>8}  {:>8}  PAUSED", "QUEUE", "WAITING", "RUNNING");
-    for queue in queues {
+    for line in queue_table(queues) {
+        print_line!("{line}");
+    }
+}
+
+fn queue_table(queues: &[Value]) -> Vec<String> {
+    let width = name_width(queues);
+    let header = format!("{:width$}  {:>8}  {:>8}  PAUSED", "QUEUE", "WAITING", "RUNNING");
+    let rows = queues.iter().map(|queue| {
         let (name, since) = (text_or_empty(&queue["name"]), text_or_empty(&queue["paused_at"]));
-        let line = format!("{name:24}  {:>8}  {:>8}  {since}", queue["waiting"], queue["running"]);
+        // JSON ignores the width of a format.
+        let (waiting, running) = (queue["waiting"].to_string(), queue["running"].to_string());
+        format!("{name:width$}  {waiting:>8}  {running:>8}  {since}").trim_end().to_owned()
+    });
+    std::iter::once(header).chain(rows).collect()
+}
+
+fn print_pipelines(pipelines: &[Value]) {
+    let width = name_width(pipelines);
+    print_line!("{:width$}  {:24}  DESCRIPTION", "PIPELINE", "PAUSED");
+    for pipeline in pipelines {
+        let (name, since) = (text_or_empty(&pipeline["name"]), text_or_empty(&pipeline["paused_at"]));
+        let line = format!("{name:width$}  {since:24}  {}", text_or_empty(&pipeline["description"]));
         print_line!("{}", line.trim_end());
     }
 }
 
-fn print_pipelines(pipelines: &[Value]) {
-    print_line!("{:32}  {:24}  DESCRIPTION", "PIPELINE", "PAUSED");
-    for pipeline in pipelines {
-        let (name, since) = (text_or_empty(&pipeline["name"]), text_or_empty(&pipeline["paused_at"]));
-        let line = format!("{name:32}  {since:24}  {}", text_or_empty(&pipeline["description"]));
-        print_line!("{}", line.trim_end());
+/// The width of the column of names.
+fn name_width(listed: &[Value]) -> usize {
+    let widths = listed.iter().map(|value| text_or_empty(&value["name"]).chars().count());
+    widths.max().unwrap_or_default().max(MIN_NAME_WIDTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::queue_table;
+
+    #[test]
+    fn rows_line_up_with_the_header() {
+        let long = "a-queue-with-a-rather-long-name";
+        let lines = queue_table(&[
+            json!({ "name": "default", "waiting": 12, "running": 3, "paused_at": null }),
+            json!({ "name": long, "waiting": 0, "running": 0, "paused_at": "2026-01-02T03:04:05Z" }),
+        ]);
+        let expected = [
+            "QUEUE                             WAITING   RUNNING  PAUSED",
+            "default                                12         3",
+            "a-queue-with-a-rather-long-name         0         0  2026-01-02T03:04:05Z",
+        ];
+        assert_eq!(lines, expected);
     }
 }
