@@ -11,7 +11,7 @@ use afterload_core::clock;
 use afterload_core::error::{Error, Result};
 use afterload_core::keyring::TokenPurpose;
 use afterload_s3_server::{self as embedded, S3Credentials};
-use afterload_server::api::{MAIL_HOOK, S3_HOOK, create_api_key};
+use afterload_server::api::{MAIL_WEBHOOK, S3_WEBHOOK, create_api_key};
 use afterload_state::{ApiKeyRecord, Db};
 
 /// What to do with API keys.
@@ -151,8 +151,8 @@ pub fn print_s3_exports(config: &Config, args: &S3KeyArgs, out: &mut impl Write,
 pub async fn print_webhook_url(config: &mut Config, mail: bool, out: &mut impl Write) -> Result<()> {
     app::ensure_secret_key(config).await?;
     let (path, purpose, id) = match mail {
-        true => ("mail/bounces", TokenPurpose::MailBounces, MAIL_HOOK),
-        false => ("hooks/s3", TokenPurpose::S3Notification, S3_HOOK),
+        true => ("mail/bounces", TokenPurpose::MailBounces, MAIL_WEBHOOK),
+        false => ("hooks/s3", TokenPurpose::S3Notification, S3_WEBHOOK),
     };
     let token = config.keyring().create_token(purpose, id);
     writeln!(out, "{}/v1/{path}?token={token}", config.base_url())?;

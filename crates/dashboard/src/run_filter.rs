@@ -16,7 +16,7 @@ pub(crate) const PAGE_SIZE: u32 = 50;
 /// The characters of an id.
 const ID_CHARS: usize = 26;
 /// How much of a wrong word a message repeats.
-const MAX_SHOWN_CHARS: usize = 60;
+const MAX_VALUE_CHARS: usize = 60;
 
 /// What the address of the page asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,12 +143,12 @@ impl RunQuery {
 }
 
 fn unknown_word(word: &str) -> String {
-    let word = shorten_text(word, MAX_SHOWN_CHARS);
+    let word = shorten_text(word, MAX_VALUE_CHARS);
     format!("`{word}` is not understood. Use `pipeline:`, `status:`, `code:`, `since:` and `id:`.")
 }
 
 fn wrong_value(value: &str, what: &str, hint: &str) -> String {
-    format!("`{}` is not {what}: {hint}.", shorten_text(value, MAX_SHOWN_CHARS))
+    format!("`{}` is not {what}: {hint}.", shorten_text(value, MAX_VALUE_CHARS))
 }
 
 fn is_word(text: &str) -> bool {

@@ -9,7 +9,7 @@ use ulid::Ulid;
 
 use super::run_files::{FileRow, file_row};
 use super::run_steps::{NamedValue, ProgressText, StepRow, named_values, progress_text, step_row};
-use super::shared::{ErrorText, MAX_SHOWN_CHARS, notice_of, show_page};
+use super::shared::{ErrorText, MAX_TEXT_CHARS, notice_of, show_page};
 use crate::codes;
 use crate::dashboard::Dashboard;
 use crate::forms::path_part;
@@ -102,7 +102,7 @@ fn render_run(dashboard: &Dashboard, viewer: &Viewer, run: RunView, notice: Opti
         created: moment(&run.created_at),
         took: took(run.started_at.as_deref(), run.finished_at.as_deref(), now),
         progress: (!run.is_final()).then(|| progress_text(&json!(run.progress), false)),
-        error: run.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)),
+        error: run.error.as_ref().map(|error| ErrorText::new(error, MAX_TEXT_CHARS)),
         waiting_since: run.waiting_since.as_ref().map(moment),
         cancel_requested: run.cancel_requested_at.as_ref().filter(|_| !run.is_final()).map(moment),
         steps: run.steps.iter().map(|step| step_row(step, now)).collect(),
@@ -130,7 +130,7 @@ fn headline(run: &RunView, now: UnixMillis) -> String {
         "succeeded" => format!("It succeeded{duration}."),
         "cancelled" => "It was cancelled.".into(),
         "failed" => {
-            let error = run.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)).unwrap_or_default();
+            let error = run.error.as_ref().map(|error| ErrorText::new(error, MAX_TEXT_CHARS)).unwrap_or_default();
             match error.step {
                 Some(step) => format!("It failed in step {step}."),
                 None => "It failed.".into(),
@@ -150,7 +150,7 @@ fn headline(run: &RunView, now: UnixMillis) -> String {
 
 fn short_json(value: &Value) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    afterload_core::text::shorten_text(&text, MAX_SHOWN_CHARS).into_owned()
+    afterload_core::text::shorten_text(&text, MAX_TEXT_CHARS).into_owned()
 }
 
 fn notification_text(notification: &NotificationView, now: UnixMillis) -> NotificationText {
@@ -159,6 +159,6 @@ fn notification_text(notification: &NotificationView, now: UnixMillis) -> Notifi
         status: notification.status,
         attempts: notification.attempts,
         next: notification.next_at.as_deref().map(|time| Moment::of_text(time, now)),
-        error: notification.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)),
+        error: notification.error.as_ref().map(|error| ErrorText::new(error, MAX_TEXT_CHARS)),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::shared::{ErrorText, MAX_SHOWN_CHARS};
+use super::shared::{ErrorText, MAX_TEXT_CHARS};
 use crate::numbers::grouped;
 use crate::status::Chip;
 use crate::times::{Moment, duration, took};
@@ -70,7 +70,7 @@ pub(super) fn step_row(step: &StepView, now: UnixMillis) -> StepRow {
         started: step.started_at.as_deref().map(|time| Moment::of_text(time, now)),
         waits,
         progress: step.progress.as_ref().map(|progress| progress_text(progress, step.finished_at.is_some())),
-        error: step.error.as_ref().map(|error| ErrorText::new(error, MAX_SHOWN_CHARS)),
+        error: step.error.as_ref().map(|error| ErrorText::new(error, MAX_TEXT_CHARS)),
         outputs: step.outputs.as_ref().map(named_values).unwrap_or_default(),
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn progress_text(progress: &Value, has_ended: bool) -> ProgressText {
     for (name, count) in progress["counts"].as_object().into_iter().flatten() {
         parts.extend(count.as_i64().map(|count| format!("{} {name}", grouped(count))));
     }
-    let message = progress["message"].as_str().map(|text| shorten_text(text, MAX_SHOWN_CHARS).into_owned());
+    let message = progress["message"].as_str().map(|text| shorten_text(text, MAX_TEXT_CHARS).into_owned());
     parts.extend(message);
     ProgressText {
         percent: progress["percent"].as_f64().filter(|_| !has_ended).map(|percent| format!("{percent}")),
@@ -116,7 +116,7 @@ fn value_text(value: &Value) -> String {
         Value::Number(number) => number.as_i64().map_or_else(|| number.to_string(), grouped),
         other => other.to_string(),
     };
-    shorten_text(&text, MAX_SHOWN_CHARS).into_owned()
+    shorten_text(&text, MAX_TEXT_CHARS).into_owned()
 }
 
 #[cfg(test)]
@@ -144,7 +144,7 @@ mod tests {
         let long = "\u{202e}<b>".repeat(10_000);
         let values =
             named_values(&json!({ "text": long, "rows": 1_000_000, "file": { "bucket": "b", "name": "a.csv" } }));
-        assert!(values[0].value.chars().count() <= MAX_SHOWN_CHARS + 1);
+        assert!(values[0].value.chars().count() <= MAX_TEXT_CHARS + 1);
         assert_eq!((values[1].value.as_str(), values[2].value.as_str()), ("1,000,000", "a.csv"));
     }
 }

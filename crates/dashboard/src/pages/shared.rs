@@ -17,7 +17,7 @@ use afterload_core::text::shorten_text;
 use afterload_engine::registry::RefusedFile;
 
 /// How much of a text from outside a page shows.
-pub(super) const MAX_SHOWN_CHARS: usize = 2_000;
+pub(super) const MAX_TEXT_CHARS: usize = 2_000;
 /// How much of it a row of a list shows.
 pub(super) const MAX_LINE_CHARS: usize = 200;
 
@@ -94,7 +94,7 @@ pub(super) fn refused_rows(dashboard: &Dashboard, viewer: &Viewer) -> Vec<Refuse
 fn refused_row(refused: &RefusedFile) -> RefusedRow {
     let faults = refused.problems.iter().map(|fault| FaultRow {
         place: format!("{}:{}:{}", refused.file, fault.line, fault.col),
-        message: shorten_text(&fault.message, MAX_SHOWN_CHARS).into_owned(),
+        message: shorten_text(&fault.message, MAX_TEXT_CHARS).into_owned(),
         hint: fault.hint.clone(),
     });
     RefusedRow { file: refused.file.clone(), faults: faults.collect() }

@@ -21,7 +21,7 @@ const MAX_SHEET_BYTES: u64 = 4_000_000_000;
 /// Bytes that are collected before compression.
 const SHEET_BUFFER_SIZE: usize = 64 << 10;
 /// The most characters of a title in an error.
-const MAX_SHOWN_CHARS: usize = 60;
+const MAX_TITLE_CHARS: usize = 60;
 /// What stands before the totals, if the first column has none.
 const TOTAL_LABEL: &str = "Total";
 
@@ -262,7 +262,7 @@ impl XlsxWriter {
             if !column.write_title(title, &mut self.buffer) {
                 return Err(cell_too_large(&format!(
                     "the title of the column `{}`",
-                    cut_chars(title, MAX_SHOWN_CHARS)
+                    cut_chars(title, MAX_TITLE_CHARS)
                 )));
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::stage::{Answer, Stage};
-use crate::api::MAIL_HOOK;
+use crate::api::MAIL_WEBHOOK;
 use afterload_core::keyring::{Keyring, TokenPurpose};
 use afterload_state::{SuppressionFilter, SuppressionRecord, UnsubscribeLinkRecord};
 
@@ -156,7 +156,7 @@ async fn bounces_and_complaints_suppress_and_deferrals_do_not() {
 #[tokio::test]
 async fn bounces_need_a_key_or_the_token_and_a_known_form() {
     let stage = Stage::new().await;
-    let token = stage.app.keyring().create_token(TokenPurpose::MailBounces, MAIL_HOOK);
+    let token = stage.app.keyring().create_token(TokenPurpose::MailBounces, MAIL_WEBHOOK);
     let ask = async |path: &str| {
         let request = Request::post(path).header("content-type", "application/json");
         stage.send(request.body(Body::from(SENDGRID)).unwrap()).await
