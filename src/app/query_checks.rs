@@ -157,7 +157,7 @@ impl CheckState {
     async fn ask_again(&self) {
         let queries = lock_unpoisoned(&self.open).queries.clone();
         // A database that hangs costs each pass one timeout, not one for each of its queries.
-        let mut hanging = BTreeSet::new();
+        let mut hanging = BTreeSet::<String>::new();
         for query in queries {
             let OpenQuery { connection, sql, .. } = &query;
             if hanging.contains(connection) {

@@ -357,7 +357,8 @@ CREATE TABLE mail_suppressions (
 );
 CREATE INDEX mail_suppressions_by_list ON mail_suppressions (list, id);
 
--- Links by which recipients unsubscribe, one for each list, address and signing key. They never expire, so rows outlive their runs.
+-- Links by which recipients unsubscribe, one for each list, address and signing key. They never expire, so rows outlive their
+-- runs.
 CREATE TABLE unsubscribe_links (
     id TEXT NOT NULL PRIMARY KEY,
     list TEXT NOT NULL,
