@@ -18,7 +18,7 @@ const MAX_NESTING: usize = 10;
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3EventRecord {
-    #[serde(default)]
+    #[schemars(length(min = 1))]
     event_name: String,
     #[serde(default)]
     event_source: String,
@@ -202,7 +202,7 @@ impl ParsedNotification {
 
     fn add_record(&mut self, record: S3EventRecord) -> Result<()> {
         let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
-        if name.is_empty() {
+        if record.event_name.is_empty() {
             return Err(unknown_error("a record has no `eventName`"));
         }
         if !name.starts_with("ObjectCreated:") {
