@@ -29,7 +29,8 @@ cargo nextest run --locked --profile "$profile" --no-fail-fast --success-output 
     -E 'test(/^(soak|sweep|hostile::contract)::/)' >"$log" 2>&1 || status=$?
 [ "$status" -eq 0 ] || cat "$log"
 
+# nextest takes tabs out of what tests print.
 printf 'FIGURE\tON\tWHAT\tEXPECTED\tFOUND\t\n'
-sed -n 's/^ *FIGURE\t//p' "$log" | sort -u -t "$(printf '\t')" -k1,1n -k2,2 -k3,3 \
-    | awk -F '\t' '{ printf "%s\t%s\t%s\t%.60s\t%.60s\t%s\n", $1, $2, $3, $4, $5, $6 }'
+sed -n 's/^ *FIGURE|//p' "$log" | sort -u -t '|' -k1,1n -k2,2 -k3,3 \
+    | awk -F '|' '{ printf "%s\t%s\t%s\t%.60s\t%.60s\t%s\n", $1, $2, $3, $4, $5, $6 }'
 exit "$status"

@@ -35,14 +35,14 @@ fn lease() -> usize {
 /// Prints a line of the table. The figure must equal its expected value.
 pub fn figure<T: PartialEq + Debug>(number: &str, database: Database, what: &str, expected: &T, found: &T) {
     let holds = if expected == found { "holds" } else { "FAILS" };
-    println!("FIGURE\t{number}\t{database:?}\t{what}\t{expected:?}\t{found:?}\t{holds}");
+    println!("FIGURE|{number}|{database:?}|{what}|{expected:?}|{found:?}|{holds}");
     assert_eq!(found, expected, "figure {number} on {database:?}: {what}");
 }
 
 /// Prints a line of the table for a value with an upper limit.
 pub fn at_most(number: &str, database: Database, what: &str, most: usize, found: usize) {
     let holds = if found <= most { "holds" } else { "FAILS" };
-    println!("FIGURE\t{number}\t{database:?}\t{what}\tat most {most}\t{found}\t{holds}");
+    println!("FIGURE|{number}|{database:?}|{what}|at most {most}|{found}|{holds}");
     assert!(found <= most, "figure {number} on {database:?}: {what}: {found}, more than {most}");
 }
 

@@ -130,7 +130,7 @@ async fn figure_6_full_disk_loses_no_run() {
     let place = Place::new(Database::Sqlite).await;
     let data = place.dir.path().join("data");
     let Some(_disk) = SmallDisk::mount(&data) else {
-        println!("FIGURE\t6\tSqlite\ta full disk\tnot measured\tonly root may mount a small file system\tleft out");
+        println!("FIGURE|6|Sqlite|a full disk|not measured|only root may mount a small file system|left out");
         return;
     };
     let mut process = prepare(&place).await;
