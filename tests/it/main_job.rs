@@ -166,7 +166,9 @@ fn demo_runs_every_pipeline_repeatedly() {
     for counts in ["inserted=16872 updated=0", "inserted=0 updated=16872"] {
         let output = afterload(dir.path()).args(["demo", "--exit"]).output().unwrap();
         let (text, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && log.is_empty(), "{text}\n{log}");
+        // On a slow machine sqlx warns of slow statements.
+        let is_quiet = log.lines().all(|line| line.contains(r#""target":"sqlx::"#));
+        assert!(output.status.success() && is_quiet, "{text}\n{log}");
         let mut plays = std::collections::BTreeMap::<&str, Vec<&str>>::new();
         for play in text.split("\n\n") {
             plays.entry(play.split(':').next().unwrap()).or_default().push(play);
