@@ -53,12 +53,11 @@ struct S3EventObject {
 }
 
 /// The SNS message around the notification.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct SnsEnvelope {
+struct SnsEnvelope {
     /// `Notification`, `SubscriptionConfirmation` or `UnsubscribeConfirmation`.
     #[serde(rename = "Type")]
-    #[schemars(extend("enum" = ["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]))]
     kind: String,
     /// A notification of S3, as text.
     #[serde(default)]
@@ -73,6 +72,7 @@ pub struct SnsEnvelope {
 #[derive(Deserialize, JsonSchema)]
 pub struct EventBridgeEvent {
     /// `aws.s3`
+    #[schemars(extend("const" = "aws.s3"))]
     source: String,
     /// Such as `Object Created`.
     #[serde(rename = "detail-type")]

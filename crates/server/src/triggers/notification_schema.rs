@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::notification_body::{EventBridgeEvent, S3EventRecord, SnsEnvelope};
+use super::notification_body::{EventBridgeEvent, S3EventRecord};
 
 /// The body of a notification, for its description.
 #[derive(JsonSchema)]
@@ -13,7 +13,7 @@ pub enum S3NotificationBody {
     /// What AWS sends when notifications are enabled.
     Test(S3TestEvent),
     /// The same through SNS.
-    Sns(SnsEnvelope),
+    Sns(SnsMessage),
     /// From EventBridge.
     EventBridge(EventBridgeEvent),
     /// Any of them in messages of SQS.
@@ -35,6 +35,39 @@ pub struct S3TestEvent {
 pub struct S3Notification {
     #[schemars(rename = "Records")]
     records: Vec<S3EventRecord>,
+}
+
+/// A message of SNS.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum SnsMessage {
+    /// It carries a notification.
+    Notification {
+        /// `Notification`
+        #[schemars(rename = "Type", extend("const" = "Notification"))]
+        kind: String,
+        /// A notification of S3, as text.
+        #[schemars(rename = "Message")]
+        message: String,
+    },
+    /// It asks to confirm a subscription.
+    Subscription {
+        /// `SubscriptionConfirmation`
+        #[schemars(rename = "Type", extend("const" = "SubscriptionConfirmation"))]
+        kind: String,
+        /// The topic.
+        #[schemars(rename = "TopicArn")]
+        topic_arn: String,
+        /// The URL that confirms it.
+        #[schemars(rename = "SubscribeURL")]
+        subscribe_url: String,
+    },
+    /// A subscription has ended.
+    Unsubscription {
+        /// `UnsubscribeConfirmation`
+        #[schemars(rename = "Type", extend("const" = "UnsubscribeConfirmation"))]
+        kind: String,
+    },
 }
 
 /// Messages of SQS, as its API returns them. The `Records` of Lambda with a `body` each are understood, too.
