@@ -69,14 +69,18 @@ fn write_text(value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_quoted(value: &[u8], guard: bool, out: &mut Vec<u8>) {
-    let special = needs_quotes(value);
-    if special {
+    write_value(value, needs_quotes(value), guard, out);
+}
+
+/// Writes a value, in quotes or plain, with or without a guard in front.
+pub(super) fn write_value(value: &[u8], quoted: bool, guard: bool, out: &mut Vec<u8>) {
+    if quoted {
         out.push(b'"');
     }
     if guard {
         out.push(b'\'');
     }
-    match special {
+    match quoted {
         false => out.extend_from_slice(value),
         true => {
             for byte in value {

@@ -1,6 +1,7 @@
 //! CSV in other styles than the default one, which has a faster writer of its own.
 
 use super::ColumnDisplay;
+use super::csv::write_value;
 use super::local_times::LocalTimes;
 use crate::formula::is_spreadsheet_formula;
 use afterload_target_db::CellType;
@@ -146,24 +147,7 @@ fn write_text_in(style: &CsvStyle, special: &[bool; 256], value: &[u8], out: &mu
 /// Writes a value, in quotes if it needs them.
 fn write_quoted(special: &[bool; 256], guard: bool, value: &[u8], out: &mut Vec<u8>) {
     let quoted = value.iter().any(|byte| special[usize::from(*byte)]);
-    if quoted {
-        out.push(b'"');
-    }
-    if guard {
-        out.push(b'\'');
-    }
-    match quoted {
-        false => out.extend_from_slice(value),
-        true => {
-            for byte in value {
-                if *byte == b'"' {
-                    out.push(b'"');
-                }
-                out.push(*byte);
-            }
-            out.push(b'"');
-        }
-    }
+    write_value(value, quoted, guard, out);
 }
 
 /// Writes a point as a comma, and a comma as a point.
