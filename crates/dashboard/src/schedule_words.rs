@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_schedules_are_told_in_words() {
+    fn common_schedules_are_described_in_words() {
         for (schedule, words) in [
             ("0 6 * * MON", "every Monday at 06:00, Europe/Paris time"),
             ("30 7 * * 1-5", "every Monday to Friday at 07:30, Europe/Paris time"),

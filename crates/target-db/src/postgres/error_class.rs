@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_rows_are_told_from_those_of_the_load() {
+    fn errors_of_rows_differ_from_those_of_the_load() {
         let rows = [
             "21000", "22001", "22003", "22007", "22021", "22P02", "22P05", "23502", "23503", "23505", "23514", "23P01",
             "27000", "42501", "42601", "428C9", "44000", "54000", "P0001", "P0004", "ZZ001", "XX000", "0A000", "38001",

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_tell_dates_from_numbers() {
+    fn formats_separate_dates_from_numbers() {
         for (code, style) in [
             ("General", CellStyle::Number),
             ("#,##0.00 \"days\";[Red]-#,##0.00", CellStyle::Number),
